@@ -1,0 +1,57 @@
+"""Every error of the package. Each message is a sentence: what was expected, what was found, where, what to do."""
+
+from __future__ import annotations
+
+
+class HardpointError(Exception):
+    """Base of all errors raised on purpose by hardpoint."""
+
+
+class BackendUnavailable(HardpointError):
+    """The backend asked for cannot be used; the message lists every candidate with its reason."""
+
+
+class PluginError(HardpointError):
+    """A plugin broke the contract of a hook."""
+
+
+class DeviceError(HardpointError):
+    """A device index, a stream or an event was used against the rules of `Device`."""
+
+
+class CommunicatorError(HardpointError):
+    """A collective failed or was called against the rules of `Communicator`."""
+
+
+class DeadlineExceeded(CommunicatorError):
+    """A collective did not finish in time.
+
+    Attributes:
+        op: name of the collective, for example ``"broadcast"``.
+        sequence: its number in this communicator, from 0.
+        missing: ranks that did not arrive at it.
+        deadline: seconds allowed.
+    """
+
+    def __init__(self, message: str, *, op: str, sequence: int, missing: tuple[int, ...], deadline: float) -> None:
+        super().__init__(message)
+        self.op = op
+        self.sequence = sequence
+        self.missing = missing
+        self.deadline = deadline
+
+
+class LaunchRefused(HardpointError):
+    """A kernel launch was refused before anything ran."""
+
+
+class LayoutError(HardpointError):
+    """Expert weights do not fit the layout that was declared for them."""
+
+
+class LifecycleError(HardpointError):
+    """Sleep or wake failed, or was asked for in a state that does not allow it."""
+
+
+class CaptureRefused(HardpointError):
+    """Graph capture was refused, or something that may not run inside a capture was tried there."""

@@ -1,0 +1,5 @@
+"""Graph capture: the Protocol, and the part for backends that have none."""
+
+from hardpoint.graphs.protocol import Graph, Graphs
+
+__all__ = ["Graph", "Graphs"]
