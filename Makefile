@@ -1,0 +1,61 @@
+# Two commands matter: `make demo` runs the main job, `make test` runs everything. Each sets itself up on first use.
+# On a machine where pip would pull a CUDA build of torch, name your own source for the CPU build:
+#     make demo HARDPOINT_TORCH_PIP_ARGS="--index-url ..."
+
+PYTHON ?= python3
+VENV   ?= .venv
+VLLM   ?= 0.32.0
+BIN    := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+export HARDPOINT_TORCH_PIP_ARGS
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint test-fast test-conformance test-vllm test-wheel demo-vllm-0.31 seams constraints soak clean
+
+help:             ## show this list
+	@grep -hE '^[a-z0-9.-]+: .*##|^[a-z0-9.-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20
+
+setup:            ## make the project's own environment (.venv), quick the second time
+	@$(PYTHON) ci/setup_venv.py --venv $(VENV) --vllm $(VLLM)
+
+demo: setup       ## the main job: choose a backend, run stock vLLM on it, sync new weights into it, compare
+	@HARDPOINT_BACKEND=cpu $(BIN)/hardpoint demo
+
+test: lint test-fast test-wheel test-conformance test-vllm  ## everything, fast tests first
+
+lint: setup       ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-fast: setup  ## all tests that start no vLLM engine
+	$(PYTEST) -m "not vllm and not gpu"
+
+test-wheel: setup ## build the wheel, install it into an empty environment, import every package
+	$(BIN)/python ci/wheel_check.py
+
+test-conformance: setup ## the conformance kit on cpu and sim, and its self-test
+	$(BIN)/hardpoint conformance cpu
+	$(BIN)/hardpoint conformance sim
+	$(BIN)/hardpoint conformance --self-test
+
+test-vllm: setup  ## tests that start stock vLLM engines
+	$(PYTEST) -m "vllm and not gpu"
+
+demo-vllm-0.31:   ## the demo on vLLM 0.31, in an environment of its own
+	@$(PYTHON) ci/setup_venv.py --venv .venv-vllm-0.31 --vllm 0.31.0
+	@HARDPOINT_BACKEND=cpu .venv-vllm-0.31/bin/hardpoint demo
+
+seams: setup      ## read the vLLM wheels again and refresh ci/seams/*.json
+	$(BIN)/python ci/seams/refresh.py
+
+constraints: setup ## write the pins of this environment to ci/requirements/constraints.txt
+	$(BIN)/python ci/freeze.py
+
+soak: setup       ## 20 repeated runs of the kit and its self-test, to find flaky laws
+	for i in $$(seq 20); do $(BIN)/hardpoint conformance cpu && $(BIN)/hardpoint conformance sim && \
+	  $(BIN)/hardpoint conformance --self-test || exit 1; done
+
+clean:            ## remove the environments and caches
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build .work
