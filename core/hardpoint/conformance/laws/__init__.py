@@ -1,0 +1,1 @@
+"""The laws, one file per part. A law is one function under `hardpoint.conformance.law.law`."""
