@@ -55,3 +55,7 @@ class LifecycleError(HardpointError):
 
 class CaptureRefused(HardpointError):
     """Graph capture was refused, or something that may not run inside a capture was tried there."""
+
+
+class SyncError(HardpointError):
+    """A weight update was refused, or could not be made; the weights that serve are the old ones."""
