@@ -70,6 +70,7 @@ class Capabilities:
         sleep: device memory can be unmapped and mapped again at the same address.
         streams: more than one stream runs side by side; False means that every stream is in order with the host.
         sparse_formats: device-private storage formats, for example ``{"NZ"}``.
+        ranks_share_device: ranks of one collective may work on the same device (gloo: yes, NCCL: no).
         extras: further claims by name, with a sentence each; a claim without a law of its own fails conformance.
     """
 
@@ -80,6 +81,7 @@ class Capabilities:
     sleep: bool = False
     streams: bool = False
     sparse_formats: frozenset[str] = frozenset()
+    ranks_share_device: bool = False
     extras: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 

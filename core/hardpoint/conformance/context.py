@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import random
 import threading
@@ -10,13 +11,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from hardpoint.communicator.protocol import Communicator, Rendezvous
-from hardpoint.conformance.claims import Tolerance
+from hardpoint.conformance.claims import ExtraCase, Tolerance
 from hardpoint.conformance.compare import DEFAULT_TOLERANCE, bitwise_difference, close_difference, dtype_name
 from hardpoint.conformance.failure import LawFailed
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from hardpoint.backend import Backend
 
 T = TypeVar("T")
+DEATH_CODE = 13
 __all__ = ["LawContext", "LawFailed"]
 
 
@@ -42,6 +44,7 @@ class LawContext:
         device_index: device that this rank works on, ``rank % count``.
         random: `random.Random` with that seed; the same on every rank.
         generator: host `torch.Generator` with that seed; the same on every rank.
+        extra_cases: the cases that the backend's plugin brings.
         notes: sentences for the report, added by `note` and by `close`.
     """
 
@@ -55,6 +58,8 @@ class LawContext:
         world_size: int = 1,
         store: Store | None = None,
         tolerances: Sequence[Tolerance] = (),
+        extra_cases: Sequence[ExtraCase] = (),
+        before_death: Callable[[], None] = lambda: None,
     ) -> None:
         self.backend = backend
         self.law_id = law_id
@@ -66,7 +71,9 @@ class LawContext:
         self.random = random.Random(self.seed)
         self.generator = torch.Generator().manual_seed(self.seed)
         self.notes: list[str] = []
+        self.extra_cases = extra_cases
         self._tolerances = tolerances
+        self._before_death = before_death
         self._opened: list[Communicator] = []
         self._shared = 0
 
@@ -250,7 +257,7 @@ class LawContext:
         key = f"share/{self._shared}"
         self._shared += 1
         if self.rank == src:
-            self.store.set(key, pickle.dumps(value))
+            self.store.set(key, pickle.dumps(value))  # type: ignore[arg-type]  # the stub says str; bytes are taken
             return value
         self.store.wait([key], timedelta(seconds=deadline))
         received: T = pickle.loads(self.store.get(key))
@@ -273,8 +280,17 @@ class LawContext:
             time.sleep(0.005)
         return bool(condition())
 
-    def finish(self) -> None:
-        """Close what the run opened; called by the machinery. Errors while closing count as failures of the law."""
+    def die(self) -> NoReturn:
+        """End this process at once, as a crash would; for laws about what the other ranks do. Counts as passed here."""
+        self._before_death()
+        os._exit(DEATH_CODE)
+
+    def finish(self, *, quiet: bool = False) -> None:
+        """Close what the run opened; called by the machinery. `quiet` is for after a failure, which says more."""
         opened, self._opened = self._opened, []
         for communicator in reversed(opened):
-            communicator.close()
+            try:
+                communicator.close()
+            except Exception:
+                if not quiet:
+                    raise

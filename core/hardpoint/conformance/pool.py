@@ -1,0 +1,244 @@
+"""Run laws in warm worker processes: several at once, each under a deadline, none able to stop the others.
+
+A worker that hangs, dies or stops making sense is ended and replaced; the law it ran fails with the reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import TracebackType
+
+from hardpoint.conformance.messages import Describe, Description, Done, Dying, Ready, Run, Started
+from hardpoint.conformance.printed import garbage, shown
+from hardpoint.conformance.process import WorkerProcess
+from hardpoint.conformance.source import BackendSource
+
+START_DEADLINE = 180.0  # importing torch on a machine that is busy with something else
+BUILD_DEADLINE = 120.0  # a first device context, or a plugin that compiles
+GRACE = 3.0  # for the other ranks to say what they saw, after one has failed
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one law in one world size; `law` None asks the backend to describe itself."""
+
+    source: BackendSource
+    law: str | None
+    ranks: int = 1
+    seed: int = 0
+    deadline: float = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job. `failure` is None if the law held."""
+
+    job: Job
+    failure: str | None
+    traceback: str = ""
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    printed: str = ""
+    description: Description | None = None
+
+
+@dataclass
+class _Rank:
+    worker: WorkerProcess
+    done: Done | None = None
+    started: bool = False
+    dying: bool = False
+    lost: bool = False  # hung, dead or senseless: the worker is not used again
+    printed: bytes = b""
+
+
+@dataclass
+class _Active:
+    job: Job
+    ranks: list[_Rank]
+    began: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    failed: float | None = None
+
+
+class Pool:
+    """Warm workers. A context manager; leaving it ends every process that it started."""
+
+    def __init__(self, *, slots: int | None = None) -> None:
+        self.slots = slots or max(1, min(4, os.cpu_count() or 1))
+        self._directory = tempfile.TemporaryDirectory(prefix="hardpoint-conformance-")
+        self._numbers = itertools.count()
+        self._runs = itertools.count()
+        self._idle: list[WorkerProcess] = []
+        self._active: list[_Active] = []
+        self._address = (_HOST, 0)
+
+    def __enter__(self) -> Pool:
+        from datetime import timedelta
+
+        import torch.distributed as dist
+
+        # Hosted here and not by rank 0, so that it outlives every rank.
+        self._store = dist.TCPStore(  # type: ignore[attr-defined]
+            _HOST, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
+        )
+        self._address = (_HOST, self._store.port)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for active in self._active:
+            self._idle += [rank.worker for rank in active.ranks]
+        for worker in self._idle:
+            worker.kill()
+        self._idle, self._active = [], []
+        del self._store
+        self._directory.cleanup()
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """Run all jobs and give each outcome as it comes; smaller worlds first, which keeps the workers busy."""
+        pending = deque(sorted(jobs, key=lambda job: job.ranks))
+        self._warm(pending)
+        while pending or self._active:
+            while pending and self._fits(pending[0]):
+                self._begin(pending.popleft())
+                self._warm(pending)
+            wait([rank.worker.connection for active in self._active for rank in active.ranks if _open(rank)], 0.05)
+            for active in list(self._active):
+                self._advance(active)
+                if all(not _open(rank) for rank in active.ranks):
+                    self._active.remove(active)
+                    yield self._finish(active)
+
+    def _warm(self, pending: deque[Job]) -> None:
+        """Start workers ahead of need: importing torch takes seconds, and other laws run meanwhile."""
+        singles = sum(job.ranks == 1 for job in pending)
+        wanted = max(min(self.slots, singles), max((job.ranks for job in pending), default=0))
+        while len(self._idle) + sum(len(active.ranks) for active in self._active) < wanted:
+            self._idle.append(self._start())
+
+    def _start(self) -> WorkerProcess:
+        return WorkerProcess(Path(self._directory.name) / f"worker-{next(self._numbers)}.out", self._address)
+
+    def _fits(self, job: Job) -> bool:
+        # Laws over several ranks time their deadlines: they run alone.
+        if any(active.job.ranks > 1 for active in self._active):
+            return False
+        return not self._active or (job.ranks == 1 and len(self._active) < self.slots)
+
+    def _begin(self, job: Job) -> None:
+        for worker in [worker for worker in self._idle if worker.death() is not None]:
+            self._idle.remove(worker)
+            worker.kill()
+        self._idle.sort(key=lambda worker: worker.began)  # the warmest first
+        while len(self._idle) < job.ranks:
+            self._idle.append(self._start())
+        taken, self._idle = self._idle[: job.ranks], self._idle[job.ranks :]
+        run = next(self._runs)
+        for rank, worker in enumerate(taken):
+            if job.law is None:
+                worker.send(Describe(job.source))
+            else:
+                worker.send(Run(job.source, job.law, job.seed, run, rank, job.ranks, job.deadline))
+        self._active.append(_Active(job, [_Rank(worker) for worker in taken]))
+
+    def _advance(self, active: _Active) -> None:
+        """Take in what the ranks said, and judge the ones that say nothing."""
+        now = time.monotonic()
+        for rank in active.ranks:
+            while _open(rank):
+                try:
+                    message = rank.worker.receive()
+                except EOFError as error:
+                    self._lose(active, rank, rank.worker.death() or self._last_words(rank.worker, error))
+                    break
+                if message is None:
+                    break
+                if isinstance(message, Ready):
+                    rank.worker.ready = True
+                    active.began = now
+                elif isinstance(message, Started):
+                    rank.started, active.started = True, now
+                elif isinstance(message, Dying):
+                    rank.dying = True
+                else:
+                    self._close(active, rank, message)
+            if _open(rank):
+                self._judge(active, rank, now)
+
+    def _judge(self, active: _Active, rank: _Rank, now: float) -> None:
+        deadline = active.job.deadline
+        if rank.worker.flooding():
+            self._lose(active, rank, "the backend printed more than 8 MiB")
+        elif active.failed is not None and now > active.failed + GRACE:
+            self._lose(active, rank, f"still waiting {GRACE:g} s after another rank had failed")
+        elif not rank.worker.ready and now > rank.worker.began + START_DEADLINE:
+            self._lose(active, rank, f"the worker process did not start within {START_DEADLINE:g} s")
+        elif rank.worker.ready and not rank.started and now > active.began + BUILD_DEADLINE:
+            self._lose(active, rank, f"building the backend took more than {BUILD_DEADLINE:g} s")
+        elif rank.started and active.started is not None and now > active.started + deadline:
+            self._lose(active, rank, f"it did not end within its deadline of {deadline:g} s")
+
+    def _last_words(self, worker: WorkerProcess, error: EOFError) -> str:
+        # The pipe closes a moment before the exit code is there.
+        end = time.monotonic() + 2.0
+        while time.monotonic() < end:
+            if (death := worker.death()) is not None:
+                return death
+            time.sleep(0.01)
+        return f"the worker process stopped answering: {error}"
+
+    def _lose(self, active: _Active, rank: _Rank, reason: str) -> None:
+        rank.lost = True
+        self._close(active, rank, Done(None if rank.dying else reason, seconds=time.monotonic() - active.began))
+
+    def _close(self, active: _Active, rank: _Rank, done: Done) -> None:
+        rank.printed = rank.worker.printed()
+        odd = garbage(rank.printed)
+        if done.failure is None and odd is not None:
+            done = Done(odd, done.traceback, done.notes, done.seconds, done.description)
+        rank.done = done
+        if done.failure is not None and active.failed is None:
+            active.failed = time.monotonic()
+        if rank.lost:
+            rank.worker.kill()
+        else:
+            self._idle.append(rank.worker)
+
+    def _finish(self, active: _Active) -> Outcome:
+        several = len(active.ranks) > 1
+        answers = [rank.done for rank in active.ranks if rank.done is not None]
+        failures = [
+            f"rank {number} of {len(answers)}: {answer.failure}" if several else answer.failure
+            for number, answer in enumerate(answers)
+            if answer.failure is not None
+        ]
+        # A rank that was only still waiting explains nothing; it comes last.
+        failures.sort(key=lambda text: "after another rank had failed" in text)
+        return Outcome(
+            active.job,
+            "; ".join(failures) or None,
+            "\n".join(answer.traceback for answer in answers if answer.traceback),
+            tuple(dict.fromkeys(note for answer in answers for note in answer.notes)),
+            max(answer.seconds for answer in answers),
+            "".join(
+                f"[rank {number}] {shown(rank.printed)}" if several else shown(rank.printed)
+                for number, rank in enumerate(active.ranks)
+                if rank.printed
+            ),
+            answers[0].description,
+        )
+
+
+def _open(rank: _Rank) -> bool:
+    return rank.done is None

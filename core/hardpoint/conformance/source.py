@@ -1,0 +1,101 @@
+"""`BackendSource`: how any process makes the backend under test again, faults included."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hardpoint.conformance.claims import ExtraCase, Tolerance
+from hardpoint.errors import HardpointError, PluginError
+
+if TYPE_CHECKING:
+    from hardpoint.backend import Backend
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backend under test, with the cases and tolerances that its plugin brings."""
+
+    backend: Backend
+    extra_cases: tuple[ExtraCase, ...] = ()
+    tolerances: tuple[Tolerance, ...] = ()
+
+
+@dataclass(frozen=True)
+class BackendSource:
+    """Where a backend comes from; picklable, so that every child process builds the same one.
+
+    Attributes:
+        name: as in ``HARDPOINT_BACKEND``: ``"sim"``, ``"sim:xpu"``. Empty if `factory` is given.
+        factory: ``"module:attribute"``; called without arguments it gives a `Backend` or a `Subject`.
+        changes: what to plant on top, in this order: names of mutants or legal variants of the kit, or
+            ``"module:attribute"`` of a `Mutant`, a `LegalVariant` or a function from `Backend` to `Backend`.
+    """
+
+    name: str = ""
+    factory: str | None = None
+    changes: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """For people, for example ``"sim + device.global-current-device"``."""
+        return " + ".join((self.factory or self.name, *self.changes))
+
+    @property
+    def arguments(self) -> str:
+        """What selects this source on the command line."""
+        chosen = f"--factory {self.factory}" if self.factory else self.name
+        return " ".join((chosen, *(f"--plant {change}" for change in self.changes)))
+
+    def planted(self, change: str) -> BackendSource:
+        """The same backend with one more change."""
+        return replace(self, changes=(*self.changes, change))
+
+    def build(self) -> Subject:
+        """Build it in this process. Raises what the plugin raises, BackendUnavailable or PluginError."""
+        subject = _from_factory(self.factory) if self.factory else _from_name(self.name)
+        for change in self.changes:
+            subject = replace(subject, backend=_mutation(change)(subject.backend))
+        return subject
+
+
+def load_attribute(reference: str) -> Any:
+    """What ``"module:attribute"`` names; HardpointError with a sentence if there is no such thing."""
+    module, colon, attribute = reference.partition(":")
+    if not (module and colon and attribute):
+        raise HardpointError(f"expected 'module:attribute', got {reference!r}")
+    try:
+        value: Any = importlib.import_module(module)
+        for name in attribute.split("."):
+            value = getattr(value, name)
+    except (ImportError, AttributeError) as error:
+        raise HardpointError(f"{reference!r} cannot be loaded: {error}") from error
+    return value
+
+
+def _from_factory(reference: str) -> Subject:
+    from hardpoint.backend import Backend
+
+    made = load_attribute(reference)()
+    if isinstance(made, Backend):
+        return Subject(made)
+    if isinstance(made, Subject):
+        return made
+    raise PluginError(f"factory {reference} should return a Backend or a Subject, returned {type(made).__name__}")
+
+
+def _from_name(name: str) -> Subject:
+    from hardpoint.selection import get_backend
+
+    return Subject(get_backend(name))
+
+
+def _mutation(change: str) -> Callable[[Backend], Backend]:
+    from hardpoint.conformance.mutant import LegalVariant, Mutant
+    from hardpoint.conformance.registry import find_change
+
+    found = load_attribute(change) if ":" in change else find_change(change)
+    mutate: Callable[[Backend], Backend] = found.mutate if isinstance(found, Mutant | LegalVariant) else found
+    return mutate
