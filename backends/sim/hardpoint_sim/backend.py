@@ -1,0 +1,70 @@
+"""`build`: one simulator, put together from its parts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from hardpoint import Backend, Capabilities
+from hardpoint.errors import BackendUnavailable
+
+from hardpoint_sim import active, factories, hardpoint_info, slot
+from hardpoint_sim.communicator import SimCommunicatorFactory
+from hardpoint_sim.device import SimDevice
+from hardpoint_sim.engine import Engine
+from hardpoint_sim.graphs import SimGraphs
+from hardpoint_sim.launcher import SimLauncher
+from hardpoint_sim.settings import read_settings
+from hardpoint_sim.torch_module import SimModule
+
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+_INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "bool")
+_register_lock = threading.Lock()
+_registered: list[Any] = []
+
+
+def build(options: Mapping[str, Any]) -> Backend:
+    """A new simulator, active from now on.
+
+    `options`: ``devices``, ``memory`` (bytes per device), ``seed``, ``rules`` (`hardpoint_sim.settings.Rules`) and
+    ``profile`` (see `hardpoint_sim.profiles`); each has its default in `Settings`, and the numbers an environment
+    variable. ValueError for an option that is not understood, BackendUnavailable if torch's slot cannot be had.
+
+    May be called again: the new engine takes over ``torch.empty(device="sim")``, tensors stay with theirs.
+    """
+    settings = read_settings(options)
+    _register()
+    engine = Engine(settings)
+    active.activate(engine)
+    device = SimDevice(engine)
+    return Backend(
+        info=hardpoint_info(),
+        device=device,
+        communicator=SimCommunicatorFactory(engine),
+        capabilities=CAPABILITIES,
+        launcher=SimLauncher(engine),
+        graphs=SimGraphs(engine),
+    )
+
+
+CAPABILITIES = Capabilities(
+    dtypes=frozenset(_FLOATS + _INTEGERS),
+    communication_dtypes=frozenset({"float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8"}),
+    reduce_ops=frozenset({"sum", "min", "max", "prod"}),
+    graph=True,
+    sleep=True,
+    streams=True,
+)
+
+
+def _register() -> None:
+    """Take torch's slot and register the factories, once per process."""
+    with _register_lock:
+        if _registered:
+            return
+        reason = slot.refusal()
+        if reason is not None:
+            raise BackendUnavailable(f"the backend 'sim' cannot be used: {reason}")
+        slot.take(SimModule())
+        _registered.append(factories.register())

@@ -1,0 +1,89 @@
+"""Memory of one simulated device: a byte budget, addresses, and the cells that tensors stand on."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardpoint_sim.errors import OutOfMemory
+
+if TYPE_CHECKING:
+    from hardpoint_sim.stream import SimStream
+
+ALIGNMENT = 512
+DEVICE_SPAN = 1 << 44
+
+
+def human(size: int) -> str:
+    return f"{size} bytes" if size < 1 << 20 else f"{size / (1 << 20):.1f} MiB"
+
+
+@dataclass
+class Budget:
+    """Bytes of one device. What is allocated and mapped counts; an unmapped cell keeps its address for nothing."""
+
+    device: int
+    total: int
+    enforced: bool = True
+    allocated: int = 0
+    peak: int = 0
+
+    def take(self, size: int, what: str) -> None:
+        if self.enforced and self.allocated + size > self.total:
+            raise OutOfMemory(
+                f"sim:{self.device} is out of memory: {what} needs {human(size)}, {human(self.total - self.allocated)} "
+                f"of {human(self.total)} are free; free tensors, sleep, or raise the budget (HARDPOINT_SIM_MEMORY)"
+            )
+        self.allocated += size
+        self.peak = max(self.peak, self.allocated)
+
+    def give(self, size: int) -> None:
+        self.allocated -= size
+
+
+@dataclass(eq=False)
+class Cell:
+    """Host memory behind one allocation. Queued work holds cells; only tensors hold the `Block` that keeps one alive.
+
+    Attributes:
+        flat: the bytes, as a one-dimensional host tensor of the allocation's dtype.
+        address: what `data_ptr` answers; never used for another allocation, and the same after unmap and map.
+        size: bytes charged to the budget.
+        tag: pool that it was allocated in, "" outside a pool.
+        mapped: False between unmap and map.
+        freed: no tensor stands on it any more.
+    """
+
+    flat: torch.Tensor
+    device: int
+    address: int
+    size: int
+    tag: str = ""
+    mapped: bool = True
+    freed: bool = False
+    recorded: list[SimStream] = field(default_factory=list)
+
+    def describe(self) -> str:
+        pool = f", pool '{self.tag}'" if self.tag else ""
+        return f"{human(self.size)} at {self.address:#x} on sim:{self.device}{pool}"
+
+
+class Block:
+    """Ownership of a cell: when the last tensor on it is gone, the cell is buried in `graveyard`.
+
+    The burial only appends to a deque, since Python may collect a block in the middle of anything, also under locks.
+    """
+
+    __slots__ = ("__weakref__", "cell", "engine", "graveyard", "stream")
+
+    def __init__(self, cell: Cell, stream: SimStream, graveyard: deque[tuple[Cell, SimStream]], engine: object) -> None:
+        self.cell = cell
+        self.stream = stream
+        self.graveyard = graveyard
+        self.engine = engine
+
+    def __del__(self) -> None:
+        self.graveyard.append((self.cell, self.stream))

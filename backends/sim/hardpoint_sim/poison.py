@@ -1,0 +1,20 @@
+"""The value of memory that nobody wrote: NaN for floats, the largest value for integers, True for bool."""
+
+from __future__ import annotations
+
+import torch
+
+
+def poison(tensor: torch.Tensor) -> None:
+    """Overwrite a dense host tensor with the poison of its dtype."""
+    dtype = tensor.dtype
+    if tensor.numel() == 0:
+        return
+    if dtype == torch.bool:
+        tensor.fill_(True)
+    elif dtype.is_complex:
+        tensor.fill_(complex("nan+nanj"))
+    elif dtype.is_floating_point:
+        tensor.fill_(float("nan"))
+    else:
+        tensor.fill_(torch.iinfo(dtype).max)
