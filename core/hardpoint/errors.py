@@ -49,6 +49,14 @@ class LayoutError(HardpointError):
     """Expert weights do not fit the layout that was declared for them."""
 
 
+class AttentionError(HardpointError):
+    """Attention or state buffers were used against the rules of `AttentionBuffers`."""
+
+
+class DpError(HardpointError):
+    """A data-parallel rule, or the counts and tensors given to its plan, make no sense."""
+
+
 class LifecycleError(HardpointError):
     """Sleep or wake failed, or was asked for in a state that does not allow it."""
 
