@@ -9,7 +9,7 @@ from typing import Any
 from hardpoint import Backend, Capabilities
 from hardpoint.errors import BackendUnavailable
 
-from hardpoint_sim import active, factories, hardpoint_info, slot
+from hardpoint_sim import active, factories, hardpoint_info, slot, torch_names
 from hardpoint_sim.communicator import SimCommunicatorFactory
 from hardpoint_sim.device import SimDevice
 from hardpoint_sim.engine import Engine
@@ -34,7 +34,7 @@ def build(options: Mapping[str, Any]) -> Backend:
     May be called again: the new engine takes over ``torch.empty(device="sim")``, tensors stay with theirs.
     """
     settings = read_settings(options)
-    _register()
+    register()
     engine = Engine(settings)
     active.activate(engine)
     device = SimDevice(engine)
@@ -58,7 +58,7 @@ CAPABILITIES = Capabilities(
 )
 
 
-def _register() -> None:
+def register() -> None:
     """Take torch's slot and register the factories, once per process."""
     with _register_lock:
         if _registered:
@@ -67,4 +67,5 @@ def _register() -> None:
         if reason is not None:
             raise BackendUnavailable(f"the backend 'sim' cannot be used: {reason}")
         slot.take(SimModule())
+        torch_names.install()
         _registered.append(factories.register())

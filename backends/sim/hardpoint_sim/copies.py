@@ -57,7 +57,7 @@ def copy_(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False
     )
     for role, tensor in (("destination", target), ("source", source)):
         if isinstance(tensor, SimTensor):
-            tensor.engine.refuse_unmapped(tensor.cell, f"a copy's {role}")
+            tensor.engine.heap.refuse_unmapped(tensor.cell, f"a copy's {role}")
         elif tensor.device.type != "cpu":
             raise DeviceMix(f"a copy between {target.device} and {source.device} is not possible; go through the host")
     if isinstance(target, SimTensor) and isinstance(source, SimTensor):

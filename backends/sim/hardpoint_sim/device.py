@@ -61,7 +61,7 @@ class SimDevice:
 
     def memory(self, index: int | None = None, /) -> MemoryInfo:
         with self.engine.lock:
-            self.engine.bury()
+            self.engine.heap.bury()
             budget = self.engine.state(self._state(index)).budget
             return MemoryInfo(budget.total - budget.allocated, budget.total, budget.allocated, budget.allocated)
 

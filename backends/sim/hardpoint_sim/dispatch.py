@@ -49,7 +49,7 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     engine = first.engine
     for label, tensor in tensors:
         if isinstance(tensor, SimTensor):
-            engine.refuse_unmapped(tensor.cell, f"{func}, {label},")
+            engine.heap.refuse_unmapped(tensor.cell, f"{func}, {label},")
     index = first.device.index
     if kwargs.get("device") is not None:
         target = torch.device(kwargs["device"])

@@ -62,7 +62,7 @@ class Driver:
                     f"current device: it is on {tensor.device}; launch under the device of the tensors"
                 )
             if isinstance(tensor, SimTensor):
-                engine.refuse_unmapped(tensor.cell, f"kernel {kernel_name(kernel)}, argument {label},")
+                engine.heap.refuse_unmapped(tensor.cell, f"kernel {kernel_name(kernel)}, argument {label},")
         self.load(kernel, specialisation)
         stream = engine.current_stream()
         host_args, host_kwargs = tree_map(lambda v: v.host if isinstance(v, SimTensor) else v, (args, kwargs))

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from hardpoint.errors import CaptureRefused, DeviceError
 
-from hardpoint_sim.errors import DeviceFault, UnmappedAccess
-from hardpoint_sim.memory import ALIGNMENT, DEVICE_SPAN, Block, Budget, Cell, human
+from hardpoint_sim.errors import DeviceFault
+from hardpoint_sim.heap import Heap
+from hardpoint_sim.memory import DEVICE_SPAN, Budget, Cell
 from hardpoint_sim.poison import poison
 from hardpoint_sim.scheduler import Scheduler
 from hardpoint_sim.settings import Settings
@@ -43,7 +42,7 @@ class DeviceState:
     random: random.Random
     next_address: int
     cells: dict[int, Cell] = field(default_factory=dict)
-    faults: list[tuple[SimStream, Exception]] = field(default_factory=list)
+    faults: list[tuple[str, Exception]] = field(default_factory=list)
 
 
 class _Thread(threading.local):
@@ -66,7 +65,7 @@ class Engine:
         self.clock = 0.0
         self.submissions = 0
         self.scheduler = Scheduler(settings.seed, self.rules.adversarial, self._run_head)
-        self.graveyard: deque[tuple[Cell, SimStream]] = deque()
+        self.heap = Heap(self)
         self.thread = _Thread()
         self._streams = 0
         self._devices = tuple(self._new_device(index) for index in range(settings.devices))
@@ -141,19 +140,32 @@ class Engine:
             if stream.recording is not None:
                 stream.recording.append(stream, work)
                 return
-            self.bury()
-            self._enqueue(stream, work)
+            self.heap.bury()
+            self.enqueue(stream, work)
             if not self.rules.execute_late:
                 self.scheduler.run_until([stream.mark()])
             elif len(stream.queue) > self.rules.max_pending:
                 self.scheduler.run_until([Mark(stream, stream.completed + 1)])
+
+    def enqueue(self, stream: SimStream, work: Work) -> None:
+        """Append `work` to the queue of `stream`, past any capture; the caller holds the lock."""
+        self.submissions += 1
+        if work.own and not stream.queue:
+            self._run(stream, work)
+            return
+        seed = self.draw_seed(stream.device_index) if work.random else 0
+        stream.queue.append(replace(work, seed=seed, submission=self.submissions))
+        if not work.own:
+            stream.submitted += 1
+            stream.last_submission = self.submissions
+            self.scheduler.pending[stream.stream_id] = stream
 
     def wait(self, marks: Iterable[Mark], what: str) -> None:
         """Run until all `marks` are passed. DeviceFault if work on their devices failed; CaptureRefused in capture."""
         marks = list(marks)
         self.refuse_sync_in_capture(what, [mark.stream for mark in marks])
         with self.lock:
-            self.bury()
+            self.heap.bury()
             self.scheduler.run_until(marks)
             self._raise_faults(sorted({mark.stream.device_index for mark in marks}), what)
 
@@ -170,7 +182,7 @@ class Engine:
         """Wait for every stream of the device."""
         state = self.state(index)
         with self.lock:
-            self.bury()
+            self.heap.bury()
             pending = [s for s in self.scheduler.pending.values() if s.device_index == state.index]
             streams = {stream.stream_id: stream for stream in [*pending, state.default_stream]}
             self.wait([stream.mark() for stream in streams.values()], f"synchronize of sim:{index}")
@@ -185,59 +197,6 @@ class Engine:
             raise CaptureRefused(
                 f"{what} inside a graph capture on sim:{recording.device_index}: captured work does not run until "
                 "replay, so nothing can be waited for or read; move it out of the capture"
-            )
-
-    # memory
-
-    def allocate(self, index: int, shape: Iterable[int], stride: Iterable[int], dtype: torch.dtype, what: str) -> Block:
-        """A poisoned allocation that can hold a tensor of this shape and stride; see `Block.cell` for its bytes."""
-        state = self.state(index)
-        elements = _extent(tuple(shape), tuple(stride))
-        size = max(1, -(-elements * dtype.itemsize // ALIGNMENT)) * ALIGNMENT if elements else 0
-        stream = self.current_stream(index)
-        if stream.recording is not None and self.rules.capture_refuses_allocation and size:
-            raise CaptureRefused(
-                f"{what} allocates {human(size)} inside a graph capture on sim:{index}; a replay would write to memory "
-                "that others own by then: allocate before the capture and write with out= or in place"
-            )
-        with self.lock:
-            self.bury()
-            state.budget.take(size, what)
-            flat = torch.empty(elements, dtype=dtype, device="cpu")
-            if self.rules.poison_empty:
-                poison(flat)
-            else:
-                flat.zero_()
-            cell = Cell(flat, index, state.next_address, size, self.thread.tag)
-            state.next_address += max(size, ALIGNMENT)
-            state.cells[cell.address] = cell
-        return Block(cell, stream, self.graveyard, self)
-
-    def bury(self) -> None:
-        """Account for blocks whose last tensor is gone: free their bytes, and poison them in stream order.
-
-        As in a caching allocator, the memory is at once free for the stream that it was allocated on. Another stream
-        that still uses it has to be waited for, or to be named with `Tensor.record_stream`.
-        """
-        while self.graveyard:
-            cell, stream = self.graveyard.popleft()
-            cell.freed = True
-            state = self._devices[cell.device]
-            del state.cells[cell.address]
-            if cell.mapped:
-                state.budget.give(cell.size)
-            if self.rules.poison_on_free:
-                after = tuple(other.mark() for other in cell.recorded if other is not stream)
-                work = Work("reuse of freed memory", partial(_poison, cell), after=after, check_mapped=False)
-                self._enqueue(stream, work)
-                if not self.rules.execute_late:
-                    self.scheduler.run_until([stream.mark()])
-
-    def refuse_unmapped(self, cell: Cell, what: str) -> None:
-        if self.rules.check_mapped and not cell.mapped:
-            raise UnmappedAccess(
-                f"{what} uses unmapped memory ({cell.describe()}): it was given back by sleep; map it, and write it, "
-                "before anything reads it"
             )
 
     # random numbers
@@ -260,46 +219,33 @@ class Engine:
         self._streams += 1
         return SimStream(self, index, self._streams)
 
-    def _enqueue(self, stream: SimStream, work: Work) -> None:
-        self.submissions += 1
-        seed = self.draw_seed(stream.device_index) if work.random else 0
-        stream.queue.append(replace(work, seed=seed, submission=self.submissions))
-        stream.submitted += 1
-        stream.last_submission = self.submissions
-        self.scheduler.pending[stream.stream_id] = stream
-
     def _run_head(self, stream: SimStream) -> None:
-        work = stream.queue.popleft()
+        """Run the stream's first item, and the simulator's own work after it: that is no item for anybody who waits."""
+        self._run(stream, stream.queue.popleft())
+        while stream.queue and stream.queue[0].own:
+            self._run(stream, stream.queue.popleft())
+
+    def _run(self, stream: SimStream, work: Work) -> None:
         self.clock += MICROSECOND
         try:
-            if work.check_mapped:
+            if not work.own:
                 for cell in work.cells:
-                    self.refuse_unmapped(cell, f"{work.name}, submitted to {stream!r},")
+                    self.heap.refuse_unmapped(cell, f"{work.name}, submitted to {stream!r},")
             with torch.inference_mode(False), torch.no_grad():
                 work.run(work.seed)
         except Exception as error:  # noqa: BLE001 - kept, and raised where the host next waits, as on a real device
-            self._devices[stream.device_index].faults.append((stream, error))
+            self._devices[stream.device_index].faults.append((f"{work.name} on {stream!r}", error))
             for result in work.writes:
                 poison(result)
         finally:
-            stream.completed += 1
+            if not work.own:
+                stream.completed += 1
 
     def _raise_faults(self, devices: Iterable[int], what: str) -> None:
         for index in devices:
             faults = self._devices[index].faults
             if faults:
-                (stream, first), *others = faults
+                (name, first), *others = faults
                 faults.clear()
                 more = f" ({len(others)} more failed after it)" if others else ""
-                raise DeviceFault(f"{what}: work on {stream!r} failed: {first}{more}") from first
-
-
-def _poison(cell: Cell, _: int) -> None:
-    poison(cell.flat)
-
-
-def _extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
-    """Elements between the first and the last one of a strided tensor, both included."""
-    if any(size == 0 for size in shape):
-        return 0
-    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+                raise DeviceFault(f"{what}: {name} failed: {first}{more}") from first

@@ -1,6 +1,7 @@
 """`SimEvent`: a mark in a stream. Done only when the work before its last record has really run.
 
-torch's own ``torch.Event(device="sim")`` cannot be used: with a Python backend its `query` is always True (torch 2.13).
+torch's own ``torch.Event(device="sim")`` would lie: with a Python backend its `query` is always True (torch 2.13).
+`hardpoint_sim.torch_names` makes that name give this class.
 """
 
 from __future__ import annotations

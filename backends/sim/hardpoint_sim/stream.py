@@ -1,7 +1,7 @@
 """`SimStream`: a queue of work on one simulated device, run in order, and late.
 
-torch's own ``torch.Stream(device="sim:1")`` cannot be used: with a Python backend every such stream is one and the same
-stream of device 0 (torch 2.13, ``PythonDeviceGuard``), and nothing says so.
+torch's own ``torch.Stream(device="sim:1")`` would lie: with a Python backend every such stream is one and the same
+stream of device 0 (torch 2.13, ``PythonDeviceGuard``). `hardpoint_sim.torch_names` makes that name give this class.
 """
 
 from __future__ import annotations

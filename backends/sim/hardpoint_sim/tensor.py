@@ -98,5 +98,5 @@ def wrap(host: torch.Tensor, block: Block) -> SimTensor:
 
 def allocate(engine: Engine, index: int, like: torch.Tensor, what: str) -> SimTensor:
     """A poisoned tensor on ``sim:index`` with shape, strides and dtype of `like` (any device, meta included)."""
-    block = engine.allocate(index, like.shape, like.stride(), like.dtype, what)
+    block = engine.heap.allocate(index, like.shape, like.stride(), like.dtype, what)
     return SimTensor(torch.as_strided(block.cell.flat, like.shape, like.stride()), block)

@@ -37,7 +37,7 @@ class Work:
         after: marks that have to be passed first.
         random: draws random numbers; `seed` is set when it is submitted, as where numbers are counter-based.
         submission: place in the order of all submissions of the engine.
-        check_mapped: False for work that may touch unmapped memory, such as the poisoning of freed cells.
+        own: the simulator's own bookkeeping, such as poisoning freed memory: nobody waits for it, a graph omits it.
     """
 
     name: str
@@ -48,4 +48,4 @@ class Work:
     random: bool = False
     seed: int = 0
     submission: int = 0
-    check_mapped: bool = True
+    own: bool = False
