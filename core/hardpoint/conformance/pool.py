@@ -16,6 +16,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
 
+from hardpoint.conformance.channel import Garbled
 from hardpoint.conformance.messages import Describe, Description, Done, Dying, Ready, Run, Started
 from hardpoint.conformance.printed import garbage, shown
 from hardpoint.conformance.process import WorkerProcess
@@ -113,7 +114,9 @@ class Pool:
             while pending and self._fits(pending[0]):
                 self._begin(pending.popleft())
                 self._warm(pending)
-            wait([rank.worker.connection for active in self._active for rank in active.ranks if _open(rank)], 0.05)
+            wait(
+                [rank.worker.channel.fileno() for active in self._active for rank in active.ranks if _open(rank)], 0.05
+            )
             for active in list(self._active):
                 self._advance(active)
                 if all(not _open(rank) for rank in active.ranks):
@@ -160,7 +163,7 @@ class Pool:
                 try:
                     message = rank.worker.receive()
                 except EOFError as error:
-                    self._lose(active, rank, rank.worker.death() or self._last_words(rank.worker, error))
+                    self._lose(active, rank, _last_words(rank.worker, error))
                     break
                 if message is None:
                     break
@@ -189,15 +192,6 @@ class Pool:
         elif rank.started and active.started is not None and now > active.started + deadline:
             self._lose(active, rank, f"it did not end within its deadline of {deadline:g} s")
 
-    def _last_words(self, worker: WorkerProcess, error: EOFError) -> str:
-        # The pipe closes a moment before the exit code is there.
-        end = time.monotonic() + 2.0
-        while time.monotonic() < end:
-            if (death := worker.death()) is not None:
-                return death
-            time.sleep(0.01)
-        return f"the worker process stopped answering: {error}"
-
     def _lose(self, active: _Active, rank: _Rank, reason: str) -> None:
         rank.lost = True
         self._close(active, rank, Done(None if rank.dying else reason, seconds=time.monotonic() - active.began))
@@ -224,7 +218,7 @@ class Pool:
             if answer.failure is not None
         ]
         # A rank that was only still waiting explains nothing; it comes last.
-        failures.sort(key=lambda text: "after another rank had failed" in text)
+        failures.sort(key=lambda text: "after another rank had failed" in text or "did not end within" in text)
         return Outcome(
             active.job,
             "; ".join(failures) or None,
@@ -242,3 +236,14 @@ class Pool:
 
 def _open(rank: _Rank) -> bool:
     return rank.done is None
+
+
+def _last_words(worker: WorkerProcess, error: EOFError) -> str:
+    # The channel closes a moment before the exit code is there; a garbled one needs no waiting.
+    end = time.monotonic() + (0.0 if isinstance(error, Garbled) else 2.0)
+    while True:
+        if (death := worker.death()) is not None:
+            return death
+        if time.monotonic() >= end:
+            return f"the worker process stopped answering: {error}"
+        time.sleep(0.01)

@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 
+from hardpoint.conformance.channel import Channel, new_secret
 from hardpoint.conformance.messages import FromWorker, Hello, ToWorker
 
 PRINTED_LIMIT = 8 << 20
@@ -27,19 +27,23 @@ class WorkerProcess:
         self.began = time.monotonic()
         self._mark = 0
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
+        secret = new_secret()
         with output.open("ab") as sink, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "hardpoint.conformance.worker", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=sink,
                 pass_fds=(theirs.fileno(),),
                 env=environment,
                 start_new_session=True,
             )
-        self.connection = Connection(ours.detach())
+        self.channel = Channel(ours, secret)
         with contextlib.suppress(OSError):  # dead on arrival: the next look at it says so
-            self.connection.send(Hello(tuple(sys.path), *store))
+            assert self.process.stdin is not None
+            self.process.stdin.write(secret)  # not on the command line, where everybody can read it
+            self.process.stdin.close()
+            self.channel.send(Hello(tuple(sys.path), *store))
 
     @property
     def pid(self) -> int:
@@ -49,19 +53,11 @@ class WorkerProcess:
         """Send, and begin to count what the backend prints from here."""
         self._mark = self.printed_size()
         with contextlib.suppress(OSError):  # it died meanwhile: `receive` or `death` tells
-            self.connection.send(message)
+            self.channel.send(message)
 
     def receive(self) -> FromWorker | None:
         """Next message if one is there; None if there is none. EOFError if it cannot speak any more."""
-        try:
-            if not self.connection.poll():
-                return None
-            message: FromWorker = self.connection.recv()
-        except (OSError, EOFError) as error:
-            raise EOFError(str(error)) from error
-        except Exception as error:
-            # Something wrote into the pipe that is not a message: nothing after it can be believed.
-            raise EOFError(f"the pipe to the worker carried something that is no message: {error}") from error
+        message: FromWorker | None = self.channel.poll()
         return message
 
     def death(self) -> str | None:
@@ -91,5 +87,5 @@ class WorkerProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=10)
-        self.connection.close()
+        self.channel.close()
         self.output.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A worker process: builds backends, runs laws one at a time, each in a thread of its own, and answers over one pipe.
+"""A worker process: builds backends and runs laws one at a time, each in a thread of its own.
 
 Started as ``python -m hardpoint.conformance.worker FD``. Standard output and error belong to the backend under test;
 the kit speaks over the inherited file descriptor alone, so that a backend may print what it likes.
@@ -10,15 +10,16 @@ import faulthandler
 import functools
 import gc
 import os
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from hardpoint.conformance.channel import SECRET_BYTES, Channel
 from hardpoint.conformance.messages import Describe, Done, Dying, FromWorker, Hello, Ready, Run, Started, ToWorker
 from hardpoint.conformance.source import BackendSource, Subject
 
@@ -30,19 +31,19 @@ BUILD_DEADLINE = 120.0
 
 
 class Worker:
-    """State of one worker: the pipe, the store of all ranks, and the backends built so far."""
+    """State of one worker: the channel, the store of all ranks, and the backends built so far."""
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._subjects: dict[BackendSource, Subject] = {}
         self._store: Store | None = None
         self._address = ("", 0)
 
     def serve(self) -> None:
-        """Answer messages until the pipe closes."""
+        """Answer messages until the channel closes."""
         while True:
             try:
-                message: ToWorker = self._pipe.recv()
+                message: ToWorker = self._channel.receive()
             except EOFError:
                 return
             if isinstance(message, Hello):
@@ -134,7 +135,7 @@ class Worker:
         return prefixed
 
     def _send(self, message: FromWorker) -> None:
-        self._pipe.send(message)
+        self._channel.send(message)
 
 
 def _guarded(work: Callable[[], Done]) -> Done:
@@ -152,15 +153,17 @@ def _guarded(work: Callable[[], Done]) -> Done:
 
 
 def _leave_with(parent: int) -> None:
-    # If the kit itself is killed nobody closes the pipe of a law that hangs: leave on our own.
+    # If the kit itself is killed nobody closes the channel of a law that hangs: leave on our own.
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
 
 
 def main() -> None:
+    faulthandler.enable()
     threading.Thread(target=_leave_with, args=(os.getppid(),), name="parent watch", daemon=True).start()
-    Worker(Connection(int(sys.argv[1]))).serve()
+    secret = sys.stdin.buffer.read(SECRET_BYTES)
+    Worker(Channel(socket.socket(fileno=int(sys.argv[1])), secret)).serve()
     # Threads of the backend must not keep the process: the kit is done with it.
     os._exit(0)
 
