@@ -15,6 +15,7 @@ from hardpoint_sim.device import SimDevice
 from hardpoint_sim.engine import Engine
 from hardpoint_sim.graphs import SimGraphs
 from hardpoint_sim.launcher import SimLauncher
+from hardpoint_sim.profiles import find
 from hardpoint_sim.settings import read_settings
 from hardpoint_sim.torch_module import SimModule
 
@@ -34,11 +35,12 @@ def build(options: Mapping[str, Any]) -> Backend:
     May be called again: the new engine takes over ``torch.empty(device="sim")``, tensors stay with theirs.
     """
     settings = read_settings(options)
+    profile = find(settings.profile) if settings.profile else None
     register()
     engine = Engine(settings)
     active.activate(engine)
     device = SimDevice(engine)
-    return Backend(
+    backend = Backend(
         info=hardpoint_info(),
         device=device,
         communicator=SimCommunicatorFactory(engine),
@@ -46,6 +48,7 @@ def build(options: Mapping[str, Any]) -> Backend:
         launcher=SimLauncher(engine),
         graphs=SimGraphs(engine),
     )
+    return backend if profile is None else profile(backend, engine)
 
 
 CAPABILITIES = Capabilities(

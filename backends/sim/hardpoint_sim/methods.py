@@ -1,4 +1,4 @@
-"""Python-level tensor methods that never reach the dispatcher, or lie there: addresses, storage, ``.data =``, streams.
+"""Python-level tensor methods that never reach the dispatcher, or lie there: addresses, storage, ``.data =``.
 
 torch answers them from the wrapper's C++ side, which has no storage: `data_ptr` would be 0 for every tensor.
 """
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from hardpoint.errors import DeviceError
 
-from hardpoint_sim.stream import SimStream
 from hardpoint_sim.tensor import SimTensor
 
 
@@ -53,15 +52,6 @@ def _set_data(tensor: SimTensor, value: Any) -> None:
     tensor.host, tensor.block = value.host, value.block
 
 
-def _record_stream(tensor: SimTensor, stream: Any) -> None:
-    if not isinstance(stream, SimStream):
-        raise DeviceError(
-            f"record_stream of a tensor on {tensor.device} needs a stream of the simulator, got {stream!r}"
-        )
-    if stream not in tensor.cell.recorded:
-        tensor.cell.recorded.append(stream)
-
-
 def _no_host_view(tensor: SimTensor, *_: Any, **__: Any) -> Any:
     raise TypeError(f"a tensor on {tensor.device} has no host memory to look at; copy it first: tensor.cpu()")
 
@@ -79,7 +69,6 @@ METHODS: dict[Any, Callable[..., Any]] = {
     torch.Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     torch.Tensor.data_ptr: _data_ptr,
     torch.Tensor.untyped_storage: SimStorage,
-    torch.Tensor.record_stream: _record_stream,
     torch.Tensor.numpy: _no_host_view,
     torch.Tensor.__array__: _no_host_view,
     torch.Tensor.tolist: lambda tensor: tensor.cpu().tolist(),

@@ -13,6 +13,7 @@ import torch
 from hardpoint.errors import DeviceError
 
 from hardpoint_sim.slot import DEVICE_TYPE
+from hardpoint_sim.stream import SimStream
 
 if TYPE_CHECKING:
     from hardpoint_sim.engine import Engine
@@ -69,6 +70,13 @@ class SimTensor(torch.Tensor):
         method: Callable[..., Any] | None = METHODS.get(func)
         with torch._C.DisableTorchFunctionSubclass():
             return (method or func)(*args, **(kwargs or {}))
+
+    def record_stream(self, stream: Any) -> None:
+        """Keep the memory from being reused, once freed, before what is in `stream` by then has run."""
+        if not isinstance(stream, SimStream):
+            raise DeviceError(f"record_stream of a tensor on {self.device} needs a simulated stream, got {stream!r}")
+        if stream not in self.cell.recorded:
+            self.cell.recorded.append(stream)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SimTensor:
         if id(self) in memo:
