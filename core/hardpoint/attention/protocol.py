@@ -27,7 +27,7 @@ class AttentionBuffers(Protocol):
     """Buffers of attention and gated-delta-net (GDN) layers.
 
     Token buffers (`output` of attention or of the model, GDN `core_output` and `z`) have one row per padded token.
-    State buffers (`conv_state`, `recurrent_state`) have one row per slot; slot -1 is padding: nothing is read or written.
+    State buffers (`conv_state`, `recurrent_state`) have one row per slot; slot -1 is padding, never read or written.
     """
 
     def allocate(
@@ -60,7 +60,7 @@ class AttentionBuffers(Protocol):
         ...
 
     def read_state(self, state: torch.Tensor, slots: torch.Tensor, has_initial_state: torch.Tensor) -> torch.Tensor:
-        """``[n, ...]``: row ``state[slots[i]]`` where ``has_initial_state[i]`` and ``slots[i] >= 0``, zero elsewhere."""
+        """``[n, ...]``: ``state[slots[i]]`` where ``has_initial_state[i]`` and ``slots[i] >= 0``, zero elsewhere."""
         ...
 
     def reset_state(self, state: torch.Tensor, slots: Sequence[int] | torch.Tensor) -> None:

@@ -54,8 +54,8 @@ class ReferenceAttentionBuffers:
         for end in ends:
             if not isinstance(end, torch.Tensor) and not 0 <= end <= output.shape[0]:
                 raise AttentionError(
-                    f"the buffer of shape {tuple(output.shape)} holds 0 to {output.shape[0]} tokens, but num_actual_tokens "
-                    f"or the end of query_start_loc is {end}; allocate it for the padded batch"
+                    f"the buffer of shape {tuple(output.shape)} holds 0 to {output.shape[0]} tokens, but "
+                    f"num_actual_tokens or the end of query_start_loc is {end}; allocate it for the padded batch"
                 )
         hosted = [end for end in ends if not isinstance(end, torch.Tensor)]
         if len(hosted) == len(ends):
@@ -73,8 +73,8 @@ class ReferenceAttentionBuffers:
         """See `AttentionBuffers.mask_rows`."""
         if keep.dtype != torch.bool or keep.shape != rows.shape[:1]:
             raise AttentionError(
-                f"a row mask for {tuple(rows.shape)} is bool of shape {tuple(rows.shape[:1])}, got {keep.dtype} of shape "
-                f"{tuple(keep.shape)}"
+                f"a row mask for {tuple(rows.shape)} is bool of shape {tuple(rows.shape[:1])}, got {keep.dtype} of "
+                f"shape {tuple(keep.shape)}"
             )
         # `where`, never `rows * keep`: 0 x NaN is NaN (vLLM issue 41249).
         return torch.where(keep.reshape(-1, *([1] * (rows.dim() - 1))), rows, torch.zeros_like(rows))
@@ -94,7 +94,8 @@ class ReferenceAttentionBuffers:
         for index in slots:
             if not -1 <= index < state.shape[0]:
                 raise AttentionError(
-                    f"state of shape {tuple(state.shape)} has slots 0 to {state.shape[0] - 1} (and -1 for padding), got {index}"
+                    f"state of shape {tuple(state.shape)} has slots 0 to {state.shape[0] - 1}, and -1 for padding, "
+                    f"got {index}"
                 )
             if index >= 0:
                 state[index].zero_()

@@ -30,8 +30,8 @@ class GraphMode(IntEnum):
 def synced_mode(modes: Sequence[GraphMode]) -> GraphMode:
     """The mode that all ranks run in, from the one that each would like: the least of them.
 
-    A rank that cannot replay a graph makes the step eager everywhere. Every decision about padding takes this mode, never
-    the local one, since ranks that decide by their own mode disagree about shapes.
+    A rank that cannot replay a graph makes the step eager everywhere. Every decision about padding takes this mode,
+    never the local one: ranks that decide by their own mode disagree about shapes.
     """
     if not modes:
         raise DpError("the mode of a step needs the modes of its data-parallel ranks, got none")

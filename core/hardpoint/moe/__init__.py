@@ -1,0 +1,36 @@
+"""Expert weights: checkpoint formats, kernel layouts, and the one way between them."""
+
+from hardpoint.errors import LayoutError
+from hardpoint.moe.checkpoint import (
+    CHECKPOINT_FORMATS,
+    FUSED,
+    FUSED_TRANSPOSED,
+    GPT_OSS,
+    MIXTRAL,
+    PER_EXPERT,
+    VLLM,
+    CheckpointFormat,
+)
+from hardpoint.moe.descriptor import LayoutDescriptor, linear_expert_map
+from hardpoint.moe.packed import PackedExperts, allocate
+from hardpoint.moe.protocol import LoadSession, MoELayout
+from hardpoint.moe.reference import ReferenceMoELayout
+
+__all__ = [
+    "CHECKPOINT_FORMATS",
+    "FUSED",
+    "FUSED_TRANSPOSED",
+    "GPT_OSS",
+    "MIXTRAL",
+    "PER_EXPERT",
+    "VLLM",
+    "CheckpointFormat",
+    "LayoutDescriptor",
+    "LayoutError",
+    "LoadSession",
+    "MoELayout",
+    "PackedExperts",
+    "ReferenceMoELayout",
+    "allocate",
+    "linear_expert_map",
+]
