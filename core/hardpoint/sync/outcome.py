@@ -67,9 +67,17 @@ class SyncOutcome:
         return f"epoch {self.epoch} aborted at {self.step}: {self.reason}"
 
     def raise_if_aborted(self) -> None:
-        """SyncError with the reason unless committed."""
+        """`UpdateAborted` with the reason unless committed."""
         if not self.committed:
-            raise SyncError(f"Weight update aborted, the old weights stay: {self}")
+            raise UpdateAborted(self)
+
+
+class UpdateAborted(SyncError):
+    """An update did not commit; `outcome` says where, why and who."""
+
+    def __init__(self, outcome: SyncOutcome) -> None:
+        super().__init__(f"Weight update aborted, the old weights stay: {outcome}")
+        self.outcome = outcome
 
 
 @dataclass(frozen=True)

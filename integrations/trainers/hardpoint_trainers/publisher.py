@@ -1,0 +1,198 @@
+"""The trainer's handle: `publish(named_tensors)` returns when every engine has the new weights, or raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hardpoint.communicator import Communicator, CommunicatorFactory, Rendezvous
+from hardpoint.errors import CommunicatorError, SyncError
+from hardpoint.sync import DEFAULT_BUCKET_BYTES, Manifest, Sender, SyncOutcome, TensorSpec, serve_store
+from hardpoint.sync.rendezvous import LOOPBACK, Meeting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import torch
+    from hardpoint.sync import ProgressCallback
+
+    NamedTensors = Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
+
+ENGINE_DEFAULTS = "weights"  # name of the communicator on the store; engines assume the same
+
+
+class WeightPublisher:
+    """Serves a rendezvous, waits for the engines, and sends each update to all of them as a transaction.
+
+    Args:
+        host, port: where to listen; loopback and a free port unless told otherwise. Nobody is authenticated there: on
+            another interface than loopback, use a network that only the trainer and the engines are on.
+        receivers: ranks that take the weights, over all engines (tensor, pipeline and data parallel ranks each count).
+        deadline: seconds for the engines to come, for each vote and for each bucket.
+        device: where buckets are packed; the device that the backend's communicator works on.
+        bucket_bytes: of each of the two buckets.
+        communicator: makes the communicator; None for that of the backend that ``HARDPOINT_BACKEND`` selects.
+
+    Raises:
+        SyncError: the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        host: str = LOOPBACK,
+        port: int = 0,
+        *,
+        receivers: int = 1,
+        deadline: float = 60.0,
+        device: torch.device | str = "cpu",
+        bucket_bytes: int = DEFAULT_BUCKET_BYTES,
+        communicator: CommunicatorFactory | None = None,
+    ) -> None:
+        if receivers < 1:
+            raise SyncError(f"A WeightPublisher needs at least one receiver, found receivers={receivers}.")
+        self._meeting: Meeting = serve_store(host, port, deadline=deadline)
+        self._receivers = receivers
+        self._deadline = deadline
+        self._device = device
+        self._bucket_bytes = bucket_bytes
+        self._factory = communicator
+        self._communicator: Communicator | None = None
+        self._generation = 0
+        self._epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """Of the last update that committed; 0 before the first."""
+        return self._epoch
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that the engines join."""
+        return self._meeting.host, self._meeting.port
+
+    def init_info(self, rank_offset: int = 1) -> dict[str, Any]:
+        """What vLLM's ``init_weight_transfer_engine`` takes for engine ``hardpoint``; one call per engine.
+
+        `rank_offset` is 1 for the first engine and grows by the number of ranks of those before.
+        """
+        return {
+            "host": self._meeting.host,
+            "port": self._meeting.port,
+            "world_size": self._receivers + 1,
+            "rank_offset": rank_offset,
+            "name": self._name,
+            "deadline": self._deadline,
+        }
+
+    def connect(self, deadline: float | None = None) -> None:
+        """Wait until all receivers are here; `publish` does it on first use.
+
+        Raises:
+            SyncError: they did not all come within `deadline` seconds.
+        """
+        if self._communicator is not None:
+            return
+        limit = self._deadline if deadline is None else deadline
+        rendezvous = Rendezvous(
+            store=self._meeting.store,
+            rank=0,
+            world_size=self._receivers + 1,
+            name=self._name,
+            deadline=limit,
+            device_index=_index(self._device),
+        )
+        try:
+            self._communicator = self._make()(rendezvous)
+        except CommunicatorError as error:
+            self._renew()
+            host, port = self.address
+            raise SyncError(
+                f"Not all of the {self._receivers} receivers came to {host}:{port} within {limit:g} s: {error} Give "
+                "every engine publisher.init_info(rank_offset) in init_weight_transfer_engine while the trainer waits, "
+                "then publish again."
+            ) from error
+
+    def publish(
+        self,
+        named_tensors: NamedTensors,
+        epoch: int | None = None,
+        *,
+        manifest: Iterable[TensorSpec] | None = None,
+        progress: ProgressCallback | None = None,
+        deadline: float | None = None,
+    ) -> SyncOutcome:
+        """Send one update and return when every receiver has verified it.
+
+        Args:
+            named_tensors: checkpoint name -> tensor. With `manifest`, an iterable of pairs in its order may make each
+                tensor on demand, and one tensor is held at a time; without it, an iterable is read into memory first.
+            epoch: number of this update; None for one more than the last.
+            manifest: specs of what will come.
+            deadline: seconds for each vote and each bucket; None for that of the publisher.
+
+        Raises:
+            UpdateAborted: a receiver refused, failed or was lost; its `outcome` says who and why.
+            SyncError: the receivers never came, or the tensors do not fit the manifest.
+        """
+        self.connect(deadline)
+        assert self._communicator is not None
+        number = self._epoch + 1 if epoch is None else epoch
+        if manifest is None:
+            named_tensors = dict(_unique(named_tensors))
+            update = Manifest.of(number, named_tensors, self._bucket_bytes)
+        else:
+            update = Manifest(number, tuple(manifest), self._bucket_bytes)
+        sender = Sender(self._communicator, device=self._device)
+        limit = self._deadline if deadline is None else deadline
+        outcome = sender.send(update, named_tensors, progress, deadline=limit)
+        if not outcome and outcome.missing:
+            self._renew()  # the others may be anywhere in the session: they must join anew
+        outcome.raise_if_aborted()
+        self._epoch = number
+        return outcome
+
+    def close(self) -> None:
+        """Leave the group. Idempotent; the rendezvous ends with the publisher."""
+        if self._communicator is not None:
+            self._communicator.close()
+            self._communicator = None
+
+    def __enter__(self) -> WeightPublisher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def _name(self) -> str:
+        return ENGINE_DEFAULTS if self._generation == 0 else f"{ENGINE_DEFAULTS}-{self._generation}"
+
+    def _renew(self) -> None:
+        """Meet under a new name next time: the keys of a group that lost a member are of no use."""
+        self.close()
+        self._generation += 1
+
+    def _make(self) -> Callable[[Rendezvous], Communicator]:
+        if self._factory is not None:
+            return self._factory
+        from hardpoint import get_backend
+
+        factory: CommunicatorFactory = get_backend().communicator
+        return factory
+
+
+def _unique(named_tensors: NamedTensors) -> Iterable[tuple[str, torch.Tensor]]:
+    pairs = named_tensors.items() if hasattr(named_tensors, "items") else named_tensors
+    seen = set()
+    for name, tensor in pairs:
+        if name in seen:
+            raise SyncError(f"Tensor {name} is given twice in one update.")
+        seen.add(name)
+        yield name, tensor
+
+
+def _index(device: torch.device | str) -> int:
+    import torch
+
+    return torch.device(device).index or 0
