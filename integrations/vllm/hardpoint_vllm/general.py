@@ -1,0 +1,89 @@
+"""Entry point of group ``vllm.general_plugins``: called in every process of an engine, so all of it is idempotent.
+
+What is installed depends on ``HARDPOINT_BACKEND``: unset, only what cannot change a result (the tripwire, and the name
+of the weight-transfer engine, which refuses to start); a name or ``auto``, everything; ``off``, nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hardpoint.errors import BackendUnavailable
+
+from hardpoint_vllm.announce import say
+from hardpoint_vllm.mode import VARIABLE, Mode, mode
+from hardpoint_vllm.versions import installed, objection
+
+
+def install() -> None:
+    """Install what the mode asks for, and say it in one line.
+
+    Raises:
+        BackendUnavailable: ``HARDPOINT_BACKEND`` asks for what this machine or this vLLM cannot give. vLLM does not
+            catch it, so the engine does not start.
+    """
+    wanted = mode()
+    if wanted is Mode.OFF:
+        return
+    reason = objection(installed())
+    if reason is not None:
+        if wanted is Mode.ON:
+            raise BackendUnavailable(f"{VARIABLE}={os.environ[VARIABLE]}: {reason}.")
+        say(f"nothing installed: {reason}")
+        return
+    if wanted is Mode.WATCH:
+        _watch()
+        say(f"{VARIABLE} is unset: vLLM's platform is left alone, only the reload tripwire is set")
+        return
+    device_type, platform = _agree()
+    _watch()
+    _install_all()
+    say(f"backend for {device_type} on {platform}; `hardpoint doctor` lists what is overridden")
+
+
+def _watch() -> None:
+    from hardpoint_vllm import weight_transfer
+    from hardpoint_vllm.tripwire import hook
+
+    hook.install()
+    weight_transfer.register()
+
+
+def _install_all() -> None:
+    from hardpoint_vllm.moe import unquantized
+    from hardpoint_vllm.weight_transfer import core_hook, first_load
+
+    unquantized.install()
+    first_load.install()
+    core_hook.install()
+
+
+def _agree() -> tuple[str, str]:
+    """Device type of the chosen backend, which must be vLLM's own, and a word on the platform class."""
+    import hardpoint
+    from vllm.platforms import current_platform
+
+    from hardpoint_vllm.platform import PLATFORMS
+
+    chosen = hardpoint.get_backend().info
+    found = current_platform.device_type
+    if found and chosen.device_type != found:
+        raise BackendUnavailable(
+            f"{VARIABLE}={os.environ[VARIABLE]} means backend {chosen.name!r} for {chosen.device_type} devices, but "
+            f"this vLLM ({installed()}) runs on {found!r} ({type(current_platform).__name__}). Install the vLLM "
+            f"build for {chosen.device_type}, or set {VARIABLE} to a backend for {found}."
+        )
+    derived = PLATFORMS.get(found)
+    name = type(current_platform).__name__
+    if derived is None or derived.qualname.endswith(f".{name}"):
+        return found, name
+    return found, f"vLLM's own {name}, {_why_not_derived()}"
+
+
+def _why_not_derived() -> str:
+    if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
+        return "since VLLM_TARGET_DEVICE=cpu makes vLLM skip platform plugins"
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is not None and "hardpoint" not in allowed.split(","):
+        return "since VLLM_PLUGINS filters the platform plugin out"
+    return "since another platform was chosen first or the device is served by one that hardpoint does not derive from"

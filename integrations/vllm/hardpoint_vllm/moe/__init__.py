@@ -1,0 +1,1 @@
+"""Expert weights that are packed again when new weights arrive."""

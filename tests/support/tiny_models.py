@@ -1,0 +1,48 @@
+"""Small seeded models of real architectures, as checkpoints that vLLM and transformers both load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+VOCABULARY = 512
+PROMPTS = ([1, 5, 9, 33, 120], [400, 3, 77], [250, 251, 252, 253, 254, 255, 256])
+
+
+def qwen3_moe(folder: Path, *, seed: int = 0) -> Path:
+    """A two-layer Qwen3-MoE with 8 experts in bf16; head size 64, since vLLM's CPU attention refuses 32."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    config = Qwen3MoeConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=256,
+        moe_intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=64,
+        num_experts=8,
+        num_experts_per_tok=2,
+        norm_topk_prob=True,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        # Wide enough that changed weights change the tokens.
+        initializer_range=0.2,
+        dtype=torch.bfloat16,
+    )
+    torch.manual_seed(seed)
+    model = Qwen3MoeForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    return folder
+
+
+def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the checkpoint in `folder`, by name."""
+    from safetensors.torch import load_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors.update(load_file(path))
+    return tensors
