@@ -1,5 +1,19 @@
-"""Kernel launching: the Protocol, and the plain launcher for Python kernels."""
+"""Kernel launching: the Protocol, the choice among offered kernels, and the plain launcher for Python kernels."""
 
 from hardpoint.launcher.protocol import BoundKernel, KernelLauncher, KernelOffer, LaunchPlan, Refusal
+from hardpoint.launcher.python_kernel import KernelFacts, python_kernel
+from hardpoint.launcher.python_launcher import PythonLauncher
+from hardpoint.launcher.specialisation import Specialisation, specialise
 
-__all__ = ["BoundKernel", "KernelLauncher", "KernelOffer", "LaunchPlan", "Refusal"]
+__all__ = [
+    "BoundKernel",
+    "KernelFacts",
+    "KernelLauncher",
+    "KernelOffer",
+    "LaunchPlan",
+    "PythonLauncher",
+    "Refusal",
+    "Specialisation",
+    "python_kernel",
+    "specialise",
+]
