@@ -1,5 +1,6 @@
 """Kernel launching: the Protocol, the choice among offered kernels, and the plain launcher for Python kernels."""
 
+from hardpoint.launcher.by_kind import LauncherByKind
 from hardpoint.launcher.protocol import BoundKernel, KernelLauncher, KernelOffer, LaunchPlan, Refusal
 from hardpoint.launcher.python_kernel import KernelFacts, python_kernel
 from hardpoint.launcher.python_launcher import PythonLauncher
@@ -11,6 +12,7 @@ __all__ = [
     "KernelLauncher",
     "KernelOffer",
     "LaunchPlan",
+    "LauncherByKind",
     "PythonLauncher",
     "Refusal",
     "Specialisation",

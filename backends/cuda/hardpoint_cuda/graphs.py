@@ -1,0 +1,54 @@
+"""`CudaGraphs`: CUDA graph capture through torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from hardpoint.errors import CaptureRefused
+
+
+@dataclass(frozen=True)
+class CudaGraph:
+    """A captured graph and the device it replays on."""
+
+    graph: torch.cuda.CUDAGraph
+    device_index: int
+
+    def replay(self) -> None:
+        """Queue the captured work on the current stream of the graph's device."""
+        with torch.cuda.device(self.device_index):
+            self.graph.replay()
+
+
+@dataclass(frozen=True)
+class CudaGraphs:
+    """Graph capture of one process. Tensors allocated inside a capture come from the graph's own memory pool."""
+
+    def supported(self, device_index: int, model: str = "", dtype: str = "") -> str | None:
+        if not 0 <= device_index < torch.cuda.device_count():
+            return f"there is no device cuda:{device_index}"
+        return None
+
+    def capturing(self) -> bool:
+        return torch.cuda.is_current_stream_capturing()
+
+    @contextmanager
+    def capture(self, device_index: int) -> Iterator[CudaGraph]:
+        """Record what the block does on ``cuda:device_index``, on a stream of its own.
+
+        CaptureRefused if there is no such device or this thread is capturing already. An error inside the block ends
+        the capture and passes through.
+        """
+        reason = self.supported(device_index)
+        if reason is not None:
+            raise CaptureRefused(f"no graph can be captured: {reason}")
+        if self.capturing():
+            raise CaptureRefused("this thread's stream is being captured already; captures do not nest")
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(device_index):
+            stream = torch.cuda.Stream()
+            with torch.cuda.graph(graph, stream=stream):
+                yield CudaGraph(graph, device_index)
