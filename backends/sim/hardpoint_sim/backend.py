@@ -15,6 +15,7 @@ from hardpoint_sim.device import SimDevice
 from hardpoint_sim.engine import Engine
 from hardpoint_sim.graphs import SimGraphs
 from hardpoint_sim.launcher import SimLauncher
+from hardpoint_sim.memory_map import SimMemoryMap
 from hardpoint_sim.profiles import find
 from hardpoint_sim.settings import read_settings
 from hardpoint_sim.torch_module import SimModule
@@ -47,6 +48,7 @@ def build(options: Mapping[str, Any]) -> Backend:
         capabilities=CAPABILITIES,
         launcher=SimLauncher(engine),
         graphs=SimGraphs(engine),
+        memory_map=SimMemoryMap(engine),
     )
     return backend if profile is None else profile(backend, engine)
 

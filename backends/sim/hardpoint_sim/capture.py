@@ -24,7 +24,6 @@ class Recording:
         self.device_index = origin.device_index
         self.open = True
         self.work: list[Work] = []
-        self.kernels: set[str] = set()
         self._joined: dict[int, SimStream] = {origin.stream_id: origin}
         self._written: dict[int, int] = {origin.stream_id: 0}
         self._returned: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""`Driver`: loads and starts kernels as a vendor's driver does: on the thread's current device, whatever the tensors.
+"""`Driver`: starts kernels as a vendor's driver does: on the thread's current device, wherever the tensors are.
 
 That is the trap of the first field report (Triton launched under the wrong device). The launcher's business is to make
 the tensors' device current first; one that does not fails here, before anything runs.
@@ -6,84 +6,78 @@ the tensors' device current first; one that does not fails here, before anything
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hardpoint.errors import CaptureRefused
 from torch.utils._pytree import tree_map
 
 from hardpoint_sim.errors import InvalidPointer
-from hardpoint_sim.tensor import SimTensor
+from hardpoint_sim.memory import Block, Cell
+from hardpoint_sim.tensor import SimTensor, wrap
 from hardpoint_sim.work import Work
 
 if TYPE_CHECKING:
     from hardpoint_sim.engine import Engine
 
 
+@dataclass(frozen=True)
 class Driver:
-    """What is loaded on each device of one engine, and how a kernel gets into a stream."""
+    """How a kernel gets into a stream of one engine."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._loaded: list[set[tuple[Any, str]]] = [set() for _ in range(engine.count)]
+    engine: Engine
 
-    def loaded(self, index: int, kernel: Callable[..., Any], specialisation: str) -> bool:
-        return (kernel, specialisation) in self._loaded[self.engine.state(index).index]
+    def launch(self, kernel: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Queue ``kernel(*args, **kwargs)`` as one item of the current stream of the current device.
 
-    def load(self, kernel: Callable[..., Any], specialisation: str) -> None:
-        """Load on the current device. CaptureRefused if its current stream is being captured."""
-        engine = self.engine
-        index = engine.current()
-        if self.loaded(index, kernel, specialisation):
-            return
-        if engine.rules.capture_refuses_cold_load and engine.current_stream().recording is not None:
-            name = kernel_name(kernel)
-            raise CaptureRefused(
-                f"kernel {name} [{specialisation}] is not loaded on sim:{index}, and a kernel cannot be loaded while a "
-                f"graph is captured there; before the capture, call launcher.preload({name}, ..., devices=[{index}])"
-            )
-        self._loaded[index].add((kernel, specialisation))
-
-    def launch(
-        self, kernel: Callable[..., Any], specialisation: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Queue `kernel` on the current stream of the current device; load it there first if need be.
-
-        InvalidPointer if a tensor argument is not on the current device; then nothing was queued.
+        InvalidPointer if a tensor is not on the current device, UnmappedAccess if its memory is unmapped; then nothing
+        was queued. When it runs, the kernel sees the device tensors themselves, reads and writes at once, and may use
+        temporaries.
         """
         engine = self.engine
+        name = str(getattr(kernel, "__name__", None) or repr(kernel))
         index = engine.current()
-        tensors = list(tensor_arguments(args, kwargs))
+        tensors = list(_tensors(args, kwargs))
         for label, tensor in tensors:
             if tensor.device != engine.torch_device(index) and engine.rules.check_devices:
                 raise InvalidPointer(
-                    f"kernel {kernel_name(kernel)}: pointer argument {label} cannot be accessed from sim:{index}, the "
-                    f"current device: it is on {tensor.device}; launch under the device of the tensors"
+                    f"kernel {name}: pointer argument {label} cannot be accessed from sim:{index}, the current device: "
+                    f"it is on {tensor.device}; launch under the device of the tensors"
                 )
             if isinstance(tensor, SimTensor):
-                engine.heap.refuse_unmapped(tensor.cell, f"kernel {kernel_name(kernel)}, argument {label},")
-        self.load(kernel, specialisation)
-        stream = engine.current_stream()
-        host_args, host_kwargs = tree_map(lambda v: v.host if isinstance(v, SimTensor) else v, (args, kwargs))
+                engine.heap.refuse_unmapped(tensor.cell, f"kernel {name}, argument {label},")
+        stream = engine.current_stream(index)
+        # The queue holds memory and not tensors: a tensor freed before the kernel runs is freed, as on a device.
+        pointers, named_pointers = tree_map(_pointer, (args, dict(kwargs)))
 
         def run(_: int) -> None:
-            kernel(*host_args, **host_kwargs)
+            with engine.inside_kernel(stream):
+                loaned, named = tree_map(lambda value: _loan(value, engine), (pointers, named_pointers))
+                kernel(*loaned, **named)
 
         cells = tuple(tensor.cell for _, tensor in tensors if isinstance(tensor, SimTensor))
-        if stream.recording is not None:
-            stream.recording.kernels.add(kernel_name(kernel))
-        engine.submit(stream, Work(f"kernel {kernel_name(kernel)}", run, cells=cells))
+        engine.submit(stream, Work(f"kernel {name}", run, cells=cells))
 
 
-def kernel_name(kernel: Any) -> str:
-    return str(getattr(kernel, "__qualname__", None) or getattr(kernel, "__name__", None) or repr(kernel))
+@dataclass(frozen=True)
+class _Pointer:
+    host: torch.Tensor
+    cell: Cell
 
 
-def tensor_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensor arguments with their position or name; nested lists and tuples included."""
+def _pointer(value: Any) -> Any:
+    return _Pointer(value.host, value.cell) if isinstance(value, SimTensor) else value
+
+
+def _loan(value: Any, engine: Engine) -> Any:
+    return wrap(value.host, Block(value.cell, engine)) if isinstance(value, _Pointer) else value
+
+
+def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensor arguments with their position or name, also inside lists and tuples."""
     for position, value in enumerate(args):
-        yield from _walk(str(position), value)
+        yield from _walk(f"(at {position})", value)
     for name, value in kwargs.items():
         yield from _walk(f"'{name}'", value)
 

@@ -46,12 +46,13 @@ class DeviceState:
 
 
 class _Thread(threading.local):
-    """Per thread: current device, current stream per device, pool of new allocations, running capture."""
+    """Per thread: current device, current stream per device, tag of new allocations per device, capture, kernel."""
 
     def __init__(self) -> None:
         self.device = 0
         self.streams: dict[int, SimStream] = {}
-        self.tag = ""
+        self.pool: dict[int, str] = {}
+        self.in_kernel = False
         self.recording: Recording | None = None
 
 
@@ -137,6 +138,9 @@ class Engine:
     def submit(self, stream: SimStream, work: Work) -> None:
         """Append `work` to `stream`, or to the graph that is being captured from it."""
         with self.lock:
+            if self.thread.in_kernel:
+                work.run(self.draw_seed(stream.device_index) if work.random else 0)
+                return
             if stream.recording is not None:
                 stream.recording.append(stream, work)
                 return
@@ -162,6 +166,8 @@ class Engine:
 
     def wait(self, marks: Iterable[Mark], what: str) -> None:
         """Run until all `marks` are passed. DeviceFault if work on their devices failed; CaptureRefused in capture."""
+        if self.thread.in_kernel:
+            return  # what a kernel reads is there: it runs in its turn
         marks = list(marks)
         self.refuse_sync_in_capture(what, [mark.stream for mark in marks])
         with self.lock:
@@ -186,6 +192,17 @@ class Engine:
             pending = [s for s in self.scheduler.pending.values() if s.device_index == state.index]
             streams = {stream.stream_id: stream for stream in [*pending, state.default_stream]}
             self.wait([stream.mark() for stream in streams.values()], f"synchronize of sim:{index}")
+
+    @contextmanager
+    def inside_kernel(self, stream: SimStream) -> Iterator[None]:
+        """While a kernel runs in its turn of `stream`: its device is current, and its operations run at once."""
+        recording, self.thread.recording = self.thread.recording, None
+        self.thread.in_kernel = True
+        try:
+            with self.use_stream(stream):
+                yield
+        finally:
+            self.thread.in_kernel, self.thread.recording = False, recording
 
     def refuse_sync_in_capture(self, what: str, streams: Iterable[SimStream]) -> None:
         if not self.rules.capture_refuses_sync:

@@ -39,11 +39,6 @@ class SimGraph:
         """Names of the captured work, in order."""
         return tuple(work.name for work in self._recording.work)
 
-    @property
-    def kernels(self) -> frozenset[str]:
-        """Kernels that a replay launches; the launcher keeps them loaded."""
-        return frozenset(self._recording.kernels)
-
     def _finish(self) -> None:
         self._ready = True
 

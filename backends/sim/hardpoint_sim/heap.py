@@ -47,10 +47,10 @@ class Heap:
                 poison(flat)
             else:
                 flat.zero_()
-            cell = Cell(flat, index, state.next_address, size, engine.thread.tag)
+            cell = Cell(flat, index, state.next_address, size, engine.thread.pool.get(index, ""))
             state.next_address += max(size, ALIGNMENT)
             state.cells[cell.address] = cell
-        return Block(cell, stream, self._graveyard, engine)
+        return Block(cell, engine, stream, self._graveyard)
 
     def bury(self) -> None:
         """Account for blocks whose last tensor is gone: free their bytes, and poison them in stream order.

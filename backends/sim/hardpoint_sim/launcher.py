@@ -1,120 +1,59 @@
-"""`SimLauncher`: `hardpoint.launcher.KernelLauncher` for Python kernels on simulated devices.
+"""`SimLauncher`: core's launcher for Python kernels, over the simulator's driver.
 
-A kernel is a Python function. It runs late, as one item of the stream, and gets the host tensors behind its arguments;
-it writes in place and returns nothing. The launcher's rules are those of every backend: the device comes from the
-tensors, refusals come before anything runs, a cold kernel in a capture is an error that names the preload call.
+All rules (device from the tensors, refusals by argument name, cold kernels in a capture) are core's `PythonLauncher`;
+what is the simulator's own is that a kernel does not run at the call: it is one late item of the current stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from hardpoint.errors import LaunchRefused
-from hardpoint.launcher import BoundKernel, LaunchPlan
+from hardpoint.launcher import BoundKernel, LaunchPlan, PythonLauncher
 
-from hardpoint_sim.driver import Driver, kernel_name, tensor_arguments
-from hardpoint_sim.tensor import SimTensor
-
-if TYPE_CHECKING:
-    from hardpoint_sim.engine import Engine
+from hardpoint_sim.device import SimDevice
+from hardpoint_sim.driver import Driver
+from hardpoint_sim.engine import Engine
 
 
 @dataclass(frozen=True)
 class SimLauncher:
-    """Launches Python kernels through the `Driver` of one engine."""
+    """Launches Python kernels on the devices of one engine. A kernel writes in place and returns nothing."""
 
     engine: Engine
-    driver: Driver = field(init=False)
+    _rules: PythonLauncher = field(init=False, repr=False)
+    _starters: dict[Callable[..., Any], Callable[..., None]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "driver", Driver(self.engine))
+        object.__setattr__(self, "_rules", PythonLauncher(SimDevice(self.engine), self._capturing))
 
     def bind(self, kernel: Any, *args: Any, **kwargs: Any) -> BoundKernel:
-        index = self._index(kernel, args, kwargs)
-        text = specialisation(args, kwargs)
-        with self.engine.use(index):
-            self.driver.load(kernel, text)
-        return _Bound(self, kernel, index, text)
+        return self._rules.bind(self._starter(kernel), *args, **kwargs)
 
     def launch(self, kernel: Any, *args: Any, **kwargs: Any) -> None:
-        with self.engine.use(self._index(kernel, args, kwargs)):
-            self.driver.launch(kernel, specialisation(args, kwargs), args, kwargs)
+        self._rules.launch(self._starter(kernel), *args, **kwargs)
 
     def preload(self, kernel: Any, *args: Any, devices: Sequence[int] | None = None, **kwargs: Any) -> None:
-        for index in [self._index(kernel, args, kwargs)] if devices is None else devices:
-            with self.engine.use(index):
-                self.driver.load(kernel, specialisation(args, kwargs))
+        self._rules.preload(self._starter(kernel), *args, devices=devices, **kwargs)
 
     def explain(self, kernel: Any, *args: Any, **kwargs: Any) -> LaunchPlan:
-        text = specialisation(args, kwargs)
-        try:
-            index = self._index(kernel, args, kwargs)
-        except LaunchRefused as refusal:
-            return LaunchPlan(kernel_name(kernel), None, text, False, str(refusal))
-        loaded = self.driver.loaded(index, kernel, text)
-        refusal_text = None
-        if not loaded and self.engine.current_stream(index).recording is not None:
-            refusal_text = f"it is not loaded on sim:{index}, where a graph is being captured; preload it before"
-        return LaunchPlan(kernel_name(kernel), f"sim:{index}", text, loaded, refusal_text)
+        return self._rules.explain(self._starter(kernel), *args, **kwargs)
 
-    def _index(self, kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        """The device that all tensors are on; LaunchRefused, naming the arguments, if there is none."""
-        name = kernel_name(kernel)
+    def _starter(self, kernel: Any) -> Any:
+        """The function that core calls in the kernel's place: it queues the kernel. One per kernel, as the key."""
         if not callable(kernel):
-            raise LaunchRefused(f"a kernel of the simulator is a Python function, got {kernel!r}")
-        tensors = list(tensor_arguments(args, kwargs))
-        if not tensors:
-            raise LaunchRefused(f"kernel {name} has no tensor argument, so there is no device to launch it on")
-        where = ", ".join(f"argument {label} on {tensor.device}" for label, tensor in tensors)
-        for label, tensor in tensors:
-            if not isinstance(tensor, SimTensor):
-                raise LaunchRefused(
-                    f"kernel {name}: argument {label} is on the host ({where}); a kernel reads device memory only, "
-                    "copy it to the device first"
-                )
-        if len({tensor.device for _, tensor in tensors}) > 1:
-            raise LaunchRefused(f"kernel {name}: its tensors are on different devices: {where}; copy them to one")
-        return int(tensors[0][1].device.index)
+            return kernel  # refused by core, in its words
+        if kernel not in self._starters:
+            driver = Driver(self.engine)
 
+            @functools.wraps(kernel)
+            def start(*args: Any, **kwargs: Any) -> None:
+                driver.launch(kernel, args, kwargs)
 
-@dataclass(frozen=True)
-class _Bound:
-    """A kernel loaded for one device and specialisation."""
+            self._starters[kernel] = start
+        return self._starters[kernel]
 
-    launcher: SimLauncher
-    kernel: Any
-    index: int
-    specialisation: str
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        index = self.launcher._index(self.kernel, args, kwargs)
-        text = specialisation(args, kwargs)
-        if (index, text) != (self.index, self.specialisation):
-            raise LaunchRefused(
-                f"kernel {kernel_name(self.kernel)} is bound to sim:{self.index} [{self.specialisation}], and was "
-                f"called with arguments for sim:{index} [{text}]; bind it for those as well"
-            )
-        with self.launcher.engine.use(index):
-            self.launcher.driver.launch(self.kernel, text, args, kwargs)
-
-
-def specialisation(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """What a compiler such as Triton's would compile anew for: dtypes, alignment, None, integer classes, constants."""
-    parts = [_kind(value) for value in args] + [f"{name}={_kind(value)}" for name, value in kwargs.items()]
-    return ", ".join(parts)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        aligned = value.data_ptr() % 16 == 0
-        return f"*{str(value.dtype).removeprefix('torch.')}{':16' if aligned else ''}"
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return repr(value)
-    if isinstance(value, int):
-        return "1" if value == 1 else "int:16" if value % 16 == 0 else "int"
-    if isinstance(value, (list, tuple)):
-        return f"({', '.join(_kind(item) for item in value)})"
-    return type(value).__name__
+    def _capturing(self) -> bool:
+        return self.engine.rules.capture_refuses_cold_load and self.engine.current_stream().recording is not None

@@ -11,6 +11,7 @@ import torch
 from hardpoint_sim.errors import OutOfMemory
 
 if TYPE_CHECKING:
+    from hardpoint_sim.engine import Engine
     from hardpoint_sim.stream import SimStream
 
 ALIGNMENT = 512
@@ -52,7 +53,8 @@ class Cell:
         flat: the bytes, as a one-dimensional host tensor of the allocation's dtype.
         address: what `data_ptr` answers; never used for another allocation, and the same after unmap and map.
         size: bytes charged to the budget.
-        tag: pool that it was allocated in, "" outside a pool.
+        tag: what it sleeps with, "" for nothing.
+        name: for people, "" if it has none.
         mapped: False between unmap and map.
         freed: no tensor stands on it any more.
     """
@@ -62,28 +64,38 @@ class Cell:
     address: int
     size: int
     tag: str = ""
+    name: str = ""
     mapped: bool = True
     freed: bool = False
     recorded: list[SimStream] = field(default_factory=list)
 
     def describe(self) -> str:
-        pool = f", pool '{self.tag}'" if self.tag else ""
-        return f"{human(self.size)} at {self.address:#x} on sim:{self.device}{pool}"
+        name = f"'{self.name}', " if self.name else ""
+        tag = f", tag '{self.tag}'" if self.tag else ""
+        return f"{name}{human(self.size)} at {self.address:#x} on sim:{self.device}{tag}"
 
 
 class Block:
     """Ownership of a cell: when the last tensor on it is gone, the cell is buried in `graveyard`.
 
     The burial only appends to a deque, since Python may collect a block in the middle of anything, also under locks.
+    A block without a graveyard is a loan: it owns nothing.
     """
 
     __slots__ = ("__weakref__", "cell", "engine", "graveyard", "stream")
 
-    def __init__(self, cell: Cell, stream: SimStream, graveyard: deque[tuple[Cell, SimStream]], engine: object) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        engine: Engine,
+        stream: SimStream | None = None,
+        graveyard: deque[tuple[Cell, SimStream]] | None = None,
+    ) -> None:
         self.cell = cell
+        self.engine = engine
         self.stream = stream
         self.graveyard = graveyard
-        self.engine = engine
 
     def __del__(self) -> None:
-        self.graveyard.append((self.cell, self.stream))
+        if self.graveyard is not None and self.stream is not None:
+            self.graveyard.append((self.cell, self.stream))

@@ -22,9 +22,7 @@ def find(name: str) -> Profile:
     """The profile called `name`. ValueError, listing those installed, if there is none or more than one."""
     found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
     if len(found) > 1:
-        raise ValueError(
-            f"the profile '{name}' is claimed by {', '.join(e.value for e in found)}; keep one of them"
-        )
+        raise ValueError(f"the profile '{name}' is claimed by {', '.join(e.value for e in found)}; keep one of them")
     if not found:
         known = sorted({entry.name for entry in entry_points(group=GROUP)})
         listed = f"installed are: {', '.join(known)}" if known else "none is installed"

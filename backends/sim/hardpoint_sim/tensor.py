@@ -50,7 +50,7 @@ class SimTensor(torch.Tensor):
 
     @property
     def engine(self) -> Engine:
-        return self.block.engine  # type: ignore[return-value]
+        return self.block.engine
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
