@@ -17,7 +17,7 @@ from hardpoint.sync.lane import Lane
 from hardpoint.sync.manifest import LIMITS, Manifest, ManifestLimits
 from hardpoint.sync.message import new_message, read_header, to_bytes
 from hardpoint.sync.outcome import Progress, ProgressCallback, Received
-from hardpoint.sync.session import Aborted, Session, describe
+from hardpoint.sync.session import FOLLOWED, Aborted, Session, describe
 
 if TYPE_CHECKING:
     from hardpoint.communicator import Communicator
@@ -181,8 +181,8 @@ class _Staging:
         message = new_message(DIGEST_BYTES * len(self._raw), self._device)
         session.broadcast(message)
         size = DIGEST_BYTES * len(self._raw)
-        self._read(message, Header(Kind.DIGESTS, 0, first.session, first.epoch, size))
-        self._sent = to_bytes(message[HEADER_BYTES:])
+        if not self._read(message, Header(Kind.DIGESTS, 0, first.session, first.epoch, size)):
+            self._sent = to_bytes(message[HEADER_BYTES:])
 
     def decide(self, session: Session) -> None:
         """Compare the digests and vote. Raises `Aborted`, or this rank's own error after the others were told."""
@@ -213,7 +213,10 @@ class _Staging:
         except SyncError as error:
             self._refusal = self._refusal or str(error)
             return False
-        return header.kind is Kind.ABORT
+        if header.kind is not Kind.ABORT:
+            return False
+        self._refusal = self._refusal or FOLLOWED
+        return True
 
     def _post(self, lane: Lane, session: Session, index: int) -> Future[None] | None:
         if index >= len(self._plan):

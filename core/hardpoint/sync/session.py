@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hardpoint.communicator import Communicator
 
 _REASON_LIMIT = 2000
+FOLLOWED = "followed the sender's abort"  # no news: left out where somebody says why
 
 
 class Aborted(HardpointError):
@@ -104,9 +105,11 @@ class Session:
             raise self._lost(error) from error
         if verdict.unanimous:
             return
-        sentences = [f"{self._who(rank)}: {text}" for rank, text in sorted(verdict.objections.items())]
+        telling = {rank: text for rank, text in sorted(verdict.objections.items()) if text != FOLLOWED}
+        objections = telling or dict(verdict.objections)
+        sentences = [f"{self._who(rank)}: {text}" for rank, text in objections.items()]
         sentences += [f"{self._who(rank)} did not answer within the deadline" for rank in verdict.missing]
-        raise Aborted("; ".join(sentences), objections=dict(verdict.objections), missing=tuple(verdict.missing))
+        raise Aborted("; ".join(sentences), objections=objections, missing=tuple(verdict.missing))
 
     def _lost(self, error: CommunicatorError) -> Aborted:
         missing = error.missing if isinstance(error, DeadlineExceeded) else ()
