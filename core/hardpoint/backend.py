@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hardpoint.dp import DpRule
     from hardpoint.graphs import Graphs
     from hardpoint.launcher import KernelLauncher
-    from hardpoint.lifecycle import MemoryMap
+    from hardpoint.lifecycle import LifecycleFactory, MemoryMap
     from hardpoint.moe import MoELayout
 
 
@@ -121,6 +121,12 @@ def _default_memory_map() -> MemoryMap:
     return HostMemoryMap()
 
 
+def _default_lifecycle() -> LifecycleFactory:
+    from hardpoint.lifecycle import Lifecycle
+
+    return Lifecycle
+
+
 @dataclass(frozen=True)
 class Backend:
     """A backend, composed of parts. Defaults live in core; a vendor overrides what differs.
@@ -138,3 +144,4 @@ class Backend:
     dp_rule: DpRule = field(default_factory=_default_dp_rule)
     graphs: Graphs = field(default_factory=_default_graphs)
     memory_map: MemoryMap = field(default_factory=_default_memory_map)
+    lifecycle: LifecycleFactory = field(default_factory=_default_lifecycle)
