@@ -271,13 +271,15 @@ class LawContext:
         """Return when every rank has called it; through the store and not through the communicator under test."""
         self.gather(True, deadline=deadline)
 
-    def eventually(self, condition: Callable[[], object], *, deadline: float = 10.0) -> bool:
+    def eventually(self, condition: Callable[[], object], *, deadline: float = 5.0) -> bool:
         """Poll `condition` until it is true or `deadline` seconds are over; says which."""
         end = time.monotonic() + deadline
+        pause = 0.0  # a simulator advances with every question, a device with time
         while time.monotonic() < end:
             if condition():
                 return True
-            time.sleep(0.005)
+            time.sleep(pause)
+            pause = min(pause + 1e-4, 0.005)
         return bool(condition())
 
     def die(self) -> NoReturn:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
 from hardpoint.conformance.failure import LawFailed
@@ -16,17 +17,25 @@ def check_examples(
 ) -> None:
     """Call ``check(**case)`` with up to `count` drawn cases; a failure names the smallest case found."""
     last: dict[str, Any] = {}
+    failed: list[str] = []
 
     def run(**case: Any) -> None:
         last.clear()
         last.update(case)
-        check(**case)
+        try:
+            check(**case)
+        except LawFailed as error:
+            failed.append(f"{error} [case: {_text(case)}]")
+            raise
 
     test = _property(run, strategies, count, seed_value, (Phase.generate, Phase.shrink))
     try:
         test()
     except LawFailed as error:
         raise LawFailed(f"{error} [smallest case found: {_text(last)}]") from error
+    except Flaky as error:
+        # The law failed, then held for the same case: what it left behind, or chance, decides.
+        raise LawFailed(f"{failed[0] if failed else error}; the same case passed when tried again") from error
     except Exception as error:
         raise LawFailed(f"{type(error).__name__}: {error} [smallest case found: {_text(last)}]") from error
 

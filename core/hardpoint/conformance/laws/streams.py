@@ -47,7 +47,7 @@ def stream_query_is_honest(context: LawContext) -> None:
     """A stream says that it is done only when its work is, and says so within a finite number of questions."""
     stream = context.backend.device.stream()
     buffer = late_result(context, stream, 4.0)
-    context.check(context.eventually(stream.query), "the stream never said that it was done, within 10 s")
+    context.check(context.eventually(stream.query), "the stream never said that it was done, within 5 s")
     context.check(complete(buffer, 4.0), f"query() said done before the copy had arrived: found {buffer.tolist()}")
 
 
@@ -58,7 +58,7 @@ def event_query_is_honest(context: LawContext) -> None:
     stream, event = device.stream(), device.event()
     buffer = late_result(context, stream, 5.0)
     event.record(stream)
-    context.check(context.eventually(event.query), "the event never said that it was done, within 10 s")
+    context.check(context.eventually(event.query), "the event never said that it was done, within 5 s")
     context.check(complete(buffer, 5.0), f"query() said done before the copy had arrived: found {buffer.tolist()}")
 
 
@@ -77,7 +77,7 @@ def event_waits_for_last_record(context: LawContext) -> None:
         if ask == "synchronize":
             event.synchronize()
         else:
-            context.check(context.eventually(event.query), "the event never said that it was done, within 10 s")
+            context.check(context.eventually(event.query), "the event never said that it was done, within 5 s")
         context.check(
             complete(second, 7.0),
             f"{ask}() after a second record answered for the first one: the work before the second had not arrived, "
