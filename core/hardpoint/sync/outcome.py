@@ -39,6 +39,8 @@ class SyncOutcome:
         epoch: of the update, -1 if it ended before the epoch was known.
         step: where it ended: ``open``, ``header``, ``begin``, ``stream`` or ``commit``.
         reason: a sentence, empty if committed.
+        undecided: this rank said yes in the last vote and did not learn the decision (the process that serves the store
+            died): others may have committed. It must serve nothing until a full update has told it.
         objections: rank -> its sentence.
         missing: ranks that did not arrive within the deadline.
         tensors: names at fault, as far as this rank found them itself.
@@ -51,6 +53,7 @@ class SyncOutcome:
     epoch: int
     step: str
     reason: str = ""
+    undecided: bool = False
     objections: Mapping[int, str] = field(default_factory=lambda: _NO_OBJECTIONS)
     missing: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
@@ -64,6 +67,8 @@ class SyncOutcome:
     def __str__(self) -> str:
         if self.committed:
             return f"epoch {self.epoch} committed: {self.bytes} bytes in {self.seconds:.3f} s"
+        if self.undecided:
+            return f"epoch {self.epoch} undecided at {self.step}: {self.reason}"
         return f"epoch {self.epoch} aborted at {self.step}: {self.reason}"
 
     def raise_if_aborted(self) -> None:
@@ -76,7 +81,8 @@ class UpdateAborted(SyncError):
     """An update did not commit; `outcome` says where, why and who."""
 
     def __init__(self, outcome: SyncOutcome) -> None:
-        super().__init__(f"Weight update aborted, the old weights stay: {outcome}")
+        fate = "the old weights stay" if not outcome.undecided else "other ranks may have the new weights"
+        super().__init__(f"Weight update did not commit, {fate}: {outcome}")
         self.outcome = outcome
 
 

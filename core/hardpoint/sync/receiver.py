@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hardpoint.communicator import Communicator
 
 Accept = Callable[[Manifest], None]
+Inspect = Callable[[Mapping[str, torch.Tensor]], None]
 
 
 class Receiver:
@@ -31,6 +32,8 @@ class Receiver:
     Args:
         device: where tensors are staged, and where the communicator's tensors live.
         accept: called with each manifest before a byte of its tensors moves; refuses it by raising SyncError.
+        inspect: called with all tensors after their digests were right and before the last vote; refuses the update on
+            every rank by raising SyncError.
         limits: what a manifest may ask for.
         committed_epoch: of the weights that serve; an update must have a higher one, so a replay is refused.
     """
@@ -42,6 +45,7 @@ class Receiver:
         *,
         device: torch.device | str = "cpu",
         accept: Accept | None = None,
+        inspect: Inspect | None = None,
         limits: ManifestLimits = LIMITS,
         committed_epoch: int = -1,
     ) -> None:
@@ -51,6 +55,7 @@ class Receiver:
         self._src = src
         self._device = torch.device(device)
         self._accept = accept
+        self._inspect = inspect
         self._limits = limits
         self.committed_epoch = committed_epoch
 
@@ -82,7 +87,7 @@ class Receiver:
             header = self._header(session)
             staging = self._begin(session, header)
             staging.stream(session, header, progress)
-            staging.decide(session)
+            staging.decide(session, self._inspect)
         except Aborted as aborted:
             outcome = session.end(aborted, staging.wrong if staging else ())
             return Received(outcome, staging.manifest if staging else None, {})
@@ -184,10 +189,17 @@ class _Staging:
         if not self._read(message, Header(Kind.DIGESTS, 0, first.session, first.epoch, size)):
             self._sent = to_bytes(message[HEADER_BYTES:])
 
-    def decide(self, session: Session) -> None:
+    def decide(self, session: Session, inspect: Inspect | None) -> None:
         """Compare the digests and vote. Raises `Aborted`, or this rank's own error after the others were told."""
         if not self._refusal and self._sent:
             self._verify()
+        if inspect is not None and not self._refusal:
+            try:
+                inspect(self.tensors)
+            except SyncError as error:
+                self._refusal = str(error)
+            except Exception as error:  # noqa: BLE001 - raised again below, after the others were told
+                self._error = error
         if self._error is not None:
             session.object_to("commit", self._error)
             raise self._error

@@ -33,8 +33,16 @@ FOLLOWED = "followed the sender's abort"  # no news: left out where somebody say
 class Aborted(HardpointError):
     """Ends a session inside this package; callers get a `SyncOutcome`."""
 
-    def __init__(self, reason: str, *, objections: dict[int, str] | None = None, missing: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        objections: dict[int, str] | None = None,
+        missing: tuple[int, ...] = (),
+        undecided: bool = False,
+    ) -> None:
         super().__init__(reason)
+        self.undecided = undecided
         self.objections = objections or {}
         self.missing = missing
 
@@ -88,6 +96,7 @@ class Session:
             epoch=self.epoch,
             step=self.step,
             reason=str(aborted) if aborted else "",
+            undecided=aborted.undecided if aborted else False,
             objections=aborted.objections if aborted else {},
             missing=aborted.missing if aborted else (),
             tensors=tensors,
@@ -102,7 +111,7 @@ class Session:
                 ok, subject, reason=reason[:_REASON_LIMIT], digest=digest, deadline=deadline or self.deadline
             )
         except CommunicatorError as error:
-            raise self._lost(error) from error
+            raise self._lost(error, undecided=ok and self.step == "commit") from error
         if verdict.unanimous:
             return
         telling = {rank: text for rank, text in sorted(verdict.objections.items()) if text != FOLLOWED}
@@ -111,10 +120,10 @@ class Session:
         sentences += [f"{self._who(rank)} did not answer within the deadline" for rank in verdict.missing]
         raise Aborted("; ".join(sentences), objections=objections, missing=tuple(verdict.missing))
 
-    def _lost(self, error: CommunicatorError) -> Aborted:
+    def _lost(self, error: CommunicatorError, undecided: bool = False) -> Aborted:
         missing = error.missing if isinstance(error, DeadlineExceeded) else ()
         names = ", ".join(self._who(rank) for rank in missing)
-        return Aborted(f"lost {names}: {error}" if names else str(error), missing=missing)
+        return Aborted(f"lost {names}: {error}" if names else str(error), missing=missing, undecided=undecided)
 
     def _who(self, rank: int) -> str:
         return f"rank {rank} (the sender)" if rank == self.src else f"rank {rank}"
