@@ -41,6 +41,14 @@ class DeadlineExceeded(CommunicatorError):
         self.deadline = deadline
 
 
+class RankLost(DeadlineExceeded):
+    """A rank died, or gave the communicator up, so the collective cannot end; known before the deadline."""
+
+
+class CollectiveMismatch(CommunicatorError):
+    """Ranks called different collectives, or the same one with different shapes, dtypes or roots."""
+
+
 class LaunchRefused(HardpointError):
     """A kernel launch was refused before anything ran."""
 

@@ -1,5 +1,19 @@
 """Collectives with a deadline: the Protocols, and the one over torch.distributed."""
 
+from hardpoint.communicator.factory import communicator_factory
 from hardpoint.communicator.protocol import Broadcast, Communicator, CommunicatorFactory, Rendezvous, Verdict
+from hardpoint.communicator.torch_communicator import TorchCommunicator
+from hardpoint.communicator.transport import GLOO_DTYPES, GLOO_REDUCE_OPS, native_library
 
-__all__ = ["Broadcast", "Communicator", "CommunicatorFactory", "Rendezvous", "Verdict"]
+__all__ = [
+    "GLOO_DTYPES",
+    "GLOO_REDUCE_OPS",
+    "Broadcast",
+    "Communicator",
+    "CommunicatorFactory",
+    "Rendezvous",
+    "TorchCommunicator",
+    "Verdict",
+    "communicator_factory",
+    "native_library",
+]

@@ -1,0 +1,40 @@
+"""The host as a backend: `HostDevice`, gloo, and core's default parts for all else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hardpoint.backend import Backend, BackendInfo, Capabilities
+from hardpoint.communicator import GLOO_DTYPES, GLOO_REDUCE_OPS, communicator_factory
+from hardpoint.device import HostDevice
+from hardpoint.errors import PluginError
+
+# Arithmetic that torch 2.13 has kernels for on the CPU. float8: conversion and storage only, so not claimed.
+_DTYPES = frozenset({"float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"})
+
+CAPABILITIES = Capabilities(
+    dtypes=_DTYPES,
+    communication_dtypes=GLOO_DTYPES,
+    reduce_ops=GLOO_REDUCE_OPS,
+    ranks_share_device=True,
+)
+
+
+def build(info: BackendInfo, options: Mapping[str, Any]) -> Backend:
+    """The backend.
+
+    Raises:
+        PluginError: `options` is not empty; this backend has none.
+    """
+    if options:
+        raise PluginError(
+            f"Backend cpu takes no options, found {', '.join(f'{key}={value}' for key, value in options.items())}. "
+            "Use HARDPOINT_BACKEND=cpu."
+        )
+    return Backend(
+        info=info,
+        device=HostDevice(),
+        communicator=communicator_factory("cpu", CAPABILITIES),
+        capabilities=CAPABILITIES,
+    )
