@@ -1,0 +1,172 @@
+"""The engine: receive into staging, verify, agree; commit only in `finish_weight_update`.
+
+    start_weight_update    forget what an earlier session staged
+    update_weights         receive one update from the trainer; on any error the live model has not been touched
+    finish_weight_update   vote, load through layerwise reload, vote; the core resets its caches in the same call
+
+One update per session: it is complete by definition, so there is nothing to add to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hardpoint.errors import BackendUnavailable, SyncError
+from hardpoint.sync import Manifest, Received, Receiver, join_store
+from vllm.distributed.weight_transfer.base import WeightTransferEngine
+
+from hardpoint_vllm.mode import VARIABLE, Mode, mode
+from hardpoint_vllm.weight_transfer.accept import check
+from hardpoint_vllm.weight_transfer.agreement import Ballot, agree
+from hardpoint_vllm.weight_transfer.commit import commit
+from hardpoint_vllm.weight_transfer.finite import refuse_nonfinite
+from hardpoint_vllm.weight_transfer.first_load import record_of
+from hardpoint_vllm.weight_transfer.info import HardpointInitInfo, HardpointUpdateInfo
+
+if TYPE_CHECKING:
+    from hardpoint.communicator import Communicator
+
+_logger = logging.getLogger("vllm.hardpoint.weight_transfer")
+
+
+@dataclass(frozen=True)
+class _Staged:
+    manifest: Manifest
+    received: Received
+
+
+class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, HardpointUpdateInfo]):  # type: ignore[misc]
+    """Weight transfer as a transaction, over the chosen backend's communicator.
+
+    Attributes:
+        epoch: of the weights that serve, -1 before the first update.
+    """
+
+    init_info_cls = HardpointInitInfo
+    update_info_cls = HardpointUpdateInfo
+
+    def __init__(self, config: Any, vllm_config: Any, device: torch.device, model: torch.nn.Module) -> None:
+        if mode() is not Mode.ON:
+            raise BackendUnavailable(
+                f"Weight transfer by hardpoint needs {VARIABLE} set to a backend or to auto, in every process of this "
+                "engine: without it experts are not packed again when new weights arrive."
+            )
+        super().__init__(config, vllm_config, device, model)
+        self.epoch = -1
+        self._epochs: dict[int, int] = {}  # id(model) -> epoch: the drafter has updates of its own
+        self._info: HardpointInitInfo | None = None
+        self._communicator: Communicator | None = None
+        self._staged: _Staged | None = None
+
+    def init_transfer_engine(self, init_info: HardpointInitInfo) -> None:
+        """Join the trainer's communicator; leaves an earlier one first, so a restarted trainer is let in.
+
+        Raises:
+            SyncError: nobody serves the store within the deadline.
+        """
+        import hardpoint
+        from hardpoint.communicator import Rendezvous
+
+        self.shutdown()
+        meeting = join_store(init_info.host, init_info.port, deadline=init_info.deadline)
+        parallel = self.parallel_config
+        worker = parallel.data_parallel_index * parallel.world_size + parallel.rank
+        rendezvous = Rendezvous(
+            store=meeting.store,
+            rank=init_info.rank_offset + worker,
+            world_size=init_info.world_size,
+            name=init_info.name,
+            deadline=init_info.deadline,
+            device_index=self.device.index or 0,
+        )
+        self._communicator = hardpoint.get_backend().communicator(rendezvous)
+        self._info = init_info
+
+    def start_weight_update(self) -> None:
+        """Open a session. The live model is not touched."""
+        self._staged = None
+
+    def receive_weights(self, update_info: HardpointUpdateInfo) -> None:
+        """Receive one update into staging; every worker of the engine has it, verified, when this returns.
+
+        Raises:
+            SyncError: refused, incomplete, damaged, or the trainer was lost; the old weights stay, untouched.
+        """
+        if self._info is None or self._communicator is None:
+            raise SyncError("No trainer is known: call init_weight_transfer_engine with its host and port first.")
+        if self._staged is not None:
+            raise SyncError(
+                f"This session has received epoch {self._staged.manifest.epoch} already; one session takes one update. "
+                "Call finish_weight_update, then start the next."
+            )
+        deadline = update_info.deadline or self._info.deadline
+        start = update_info.start_deadline or self._info.start_deadline
+        staged, reason = self._receive(update_info, deadline, start)
+        subject = f"{staged.received.outcome.epoch} {staged.received.outcome.manifest_digest}" if staged else ""
+        agree(Ballot.on(subject, reason), deadline)
+        self._staged = staged
+
+    def finish_weight_update(self) -> None:
+        """Commit what was received: everywhere or nowhere.
+
+        Raises:
+            SyncError: nothing was received, or a worker could not load it; the old weights serve.
+            CommitFailed: neither the new nor the old weights are whole; the engine core stops serving.
+        """
+        if self._staged is None:
+            raise SyncError("Nothing to commit: no update was received in this session. The old weights serve.")
+        assert self._info is not None
+        staged, self._staged = self._staged, None
+        epoch = staged.manifest.epoch
+        seconds = commit(self.model, self.model_config, staged.received.tensors, epoch, self._info.deadline)
+        self._epochs[id(self.model)] = epoch
+        if self.model is self._default_model:
+            self.epoch = epoch
+        _logger.info("hardpoint: %s; loaded in %.3f s", staged.received.outcome, seconds)
+
+    def shutdown(self) -> None:
+        """Leave the communicator and drop what is staged; the engine goes on serving."""
+        self._staged = None
+        communicator, self._communicator, self._info = self._communicator, None, None
+        if communicator is not None:
+            communicator.close()
+
+    def _receive(
+        self, update_info: HardpointUpdateInfo, deadline: float, start: float | None
+    ) -> tuple[_Staged | None, str]:
+        """What was staged, or why nothing was: an error here must reach the other workers before it is raised."""
+        assert self._communicator is not None
+        assert self._info is not None
+        receiver = Receiver(
+            self._communicator,
+            device=self.device,
+            accept=lambda manifest: self._accept(manifest, update_info.epoch),
+            inspect=refuse_nonfinite if self._info.nonfinite == "refuse" else None,
+            committed_epoch=self._epochs.get(id(self.model), -1),
+        )
+        try:
+            received = receiver.receive(deadline, start_deadline=start)
+        except Exception as error:  # noqa: BLE001 - becomes this worker's objection, raised by `agree` on every worker
+            return None, f"{type(error).__name__}: {error}"
+        if not received.outcome.committed or received.manifest is None:
+            return None, f"Weight update aborted, the old weights stay: {received.outcome}"
+        return _Staged(received.manifest, received), ""
+
+    def _accept(self, manifest: Manifest, expected: int | None) -> None:
+        if expected is not None and manifest.epoch != expected:
+            raise SyncError(
+                f"Update refused: it is epoch {manifest.epoch}, the caller of update_weights expects {expected}."
+            )
+        first = record_of(self.model)
+        load_format = self.vllm_config.load_config.load_format
+        if first is None:
+            raise SyncError(
+                f"Update of epoch {manifest.epoch} refused: this engine did not see which tensors its "
+                f"{type(self.model).__name__} is loaded from (load_format={load_format!r}), "
+                "so it cannot tell whether the update is whole. Start it from a checkpoint of the same model."
+            )
+        experts = self.model_config.get_num_experts() if self.parallel_config.enable_expert_parallel else 0
+        check(manifest, first, experts_elsewhere=experts)

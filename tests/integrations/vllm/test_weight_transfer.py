@@ -1,0 +1,139 @@
+"""Updates from separate trainer processes into a real engine: committed everywhere, or nothing changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tiny_models import qwen3_moe
+from support.vllm_children.sync import DEADLINE, FAULTS
+from support.vllm_engine import ask
+
+pytestmark = pytest.mark.vllm
+Answer = dict[str, Any]
+EXPERT = "model.layers.1.mlp.experts.3.gate_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return [qwen3_moe(folder / str(seed), seed=seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def served(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    """What one engine, started on model 0, served through a series of updates to models 1 and 2."""
+    return ask("sync", tmp_path_factory.mktemp("sync"), "cpu", *map(str, models))
+
+
+@pytest.fixture(scope="module")
+def stock(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[list[list[int]]]:
+    """What stock vLLM answers when it is started on each model."""
+    folder = tmp_path_factory.mktemp("stock")
+    answers = []
+    for model in models:
+        answers.append(ask("answers", folder, "off", str(model))["tokens"])
+        (folder / "answers-off.json").unlink()
+    return answers
+
+
+def test_each_good_update_gives_what_an_engine_started_on_those_weights_answers(served: Answer, stock: Any) -> None:
+    first, second = served["good"]
+    assert first["error"] is None
+    assert second["error"] is None
+    assert served["before"] == stock[0]
+    assert first["tokens"] == stock[1]
+    assert second["tokens"] == stock[2]
+    for old, new in zip(stock[0] + stock[1], stock[1] + stock[2], strict=True):
+        assert sum(a != b for a, b in zip(old, new, strict=True)) >= len(old) // 2, "the weights must tell"
+
+
+def test_the_weight_version_is_the_epoch(served: Answer) -> None:
+    assert [said["version"] for said in served["good"]] == ["1", "2"]
+    assert served["after death"]["version"] == "6"
+
+
+def test_captured_addresses_stay(served: Answer) -> None:
+    assert served["addresses_stay"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("missing expert", EXPERT),
+        ("missing k_proj", "model.layers.0.self_attn.k_proj.weight"),
+        ("missing layer", "model.layers.1."),
+        ("unknown name", "model.layers.0.mlp.experts.99.gate_proj.weight"),
+        ("half the rows", EXPERT),
+        ("transposed", EXPERT),
+        ("wider dtype", EXPERT),
+        ("nan", EXPERT),
+        ("nothing", "missing"),
+        ("raise", "ran out of memory"),
+    ],
+)
+def test_a_bad_update_is_refused_by_name_and_touches_nothing(served: Answer, fault: str, named: str) -> None:
+    said = served["faults"][fault]
+    assert said["error"] is not None
+    assert named in said["error"]
+    assert said["untouched"]
+    assert said["seconds"] < DEADLINE
+    assert said["trainer"]["committed"] is False
+
+
+def test_every_fault_was_tried(served: Answer) -> None:
+    assert set(served["faults"]) == set(FAULTS)
+
+
+def test_a_replayed_epoch_is_refused(served: Answer) -> None:
+    assert "already committed" in served["replay"]["error"]
+    assert served["replay"]["untouched"]
+
+
+def test_the_old_weights_serve_after_all_faults(served: Answer, stock: Any) -> None:
+    assert served["after faults"] == stock[2]
+
+
+def test_a_commit_that_breaks_half_way_is_undone_bit_for_bit(served: Answer, stock: Any) -> None:
+    said = served["failed commit"]
+    assert "the old weights are back" in said["error"]
+    assert "no room for the second half" in said["error"]
+    assert said["untouched"]
+    assert served["after failed commit"] == stock[2]
+
+
+def test_the_next_good_update_succeeds(served: Answer, stock: Any) -> None:
+    assert served["recovered"]["error"] is None
+    assert served["recovered"]["tokens"] == stock[1]
+
+
+def test_a_trainer_that_never_sends_is_given_up_in_time(served: Answer) -> None:
+    said = served["nobody sends"]
+    assert "rank 0 (the sender)" in said["error"]
+    assert said["untouched"]
+    assert said["seconds"] < DEADLINE + 1
+
+
+def test_a_trainer_killed_in_the_stream_leaves_the_old_weights_serving(served: Answer, stock: Any) -> None:
+    said = served["killed"]
+    assert said["trainer"] == {"dead": True}
+    assert "rank 0 (the sender)" in said["error"]
+    assert said["untouched"]
+    assert said["seconds"] < DEADLINE + 1
+    assert served["after killed"] == stock[1]
+
+
+def test_a_new_trainer_is_let_in_after_one_died_in_an_open_session(served: Answer, stock: Any) -> None:
+    assert served["after death"]["error"] is None
+    assert served["after death"]["tokens"] == stock[2]
+
+
+def test_without_the_core_resetting_its_caches_old_values_would_answer(served: Answer, stock: Any) -> None:
+    assert served["stale caches"]["error"] is None
+    assert served["stale caches"]["tokens"] != stock[1], "the prompts no longer reach the prefix cache"
+    assert served["stale caches"]["tokens"][:2] == stock[1][:2]
+
+
+def test_an_engine_without_a_trainer_says_what_to_call(served: Answer) -> None:
+    assert "init_weight_transfer_engine" in served["not joined"]["error"]
