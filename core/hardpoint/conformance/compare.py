@@ -28,8 +28,7 @@ def bitwise_difference(actual: torch.Tensor, expected: torch.Tensor) -> str | No
     if shape is not None:
         return shape
     width = actual.element_size()
-    left = actual.contiguous().reshape(-1).view(torch.uint8).reshape(-1, width)
-    right = expected.contiguous().reshape(-1).view(torch.uint8).reshape(-1, width)
+    left, right = _bytes(actual, width), _bytes(expected, width)
     wrong = (left != right).any(dim=1).nonzero().flatten()
     return None if wrong.numel() == 0 else _first(actual, expected, wrong)
 
@@ -43,6 +42,12 @@ def close_difference(actual: torch.Tensor, expected: torch.Tensor, rtol: float, 
     right = torch.isclose(actual.to(wide), expected.to(wide), rtol=rtol, atol=atol, equal_nan=True)
     wrong = (~right).flatten().nonzero().flatten()
     return None if wrong.numel() == 0 else _first(actual, expected, wrong)
+
+
+def _bytes(tensor: torch.Tensor, width: int) -> torch.Tensor:
+    # A tensor of one element counts as contiguous with any stride, which a view as bytes refuses; a clone has stride 1.
+    flat = tensor.clone(memory_format=torch.contiguous_format).reshape(-1)
+    return flat.view(torch.uint8).reshape(-1, width)
 
 
 def _shape_difference(actual: torch.Tensor, expected: torch.Tensor) -> str | None:

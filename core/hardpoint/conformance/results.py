@@ -111,15 +111,12 @@ def to_json(report: Report) -> dict[str, Any]:
         "subject": {**_plain(asdict(report.subject)), "versions": dict(report.subject.versions)},
         "seed": report.seed,
         "started": report.started,
-        "seconds": round(report.seconds, 3),
+        "seconds": report.seconds,
         "complete": report.complete,
         "kept": report.kept,
         "totals": {status.value: count for status, count in tally(report.results).items()},
         "problems": list(report.problems),
-        "results": [
-            {**_plain(asdict(result)), "status": result.status.value, "seconds": round(result.seconds, 4)}
-            for result in report.results
-        ],
+        "results": [{**_plain(asdict(result)), "status": result.status.value} for result in report.results],
     }
 
 

@@ -96,9 +96,8 @@ def run_self_test(
     if described.failure is not None or described.description is None:
         raise HardpointError(f"the base backend {source.label} cannot be built: {described.failure}")
     plans = {entry.id: entry for entry in plan(described.description) if entry.id in laws()}
-    changes: list[Mutant | LegalVariant] = [
-        change for change in (*mutants(), *legal_variants()) if wanted is None or change.part in wanted
-    ]
+    changes: list[Mutant | LegalVariant] = [*mutants(), *legal_variants()]
+    changes = [change for change in changes if wanted is None or change.part in wanted]
     jobs: dict[Job, str] = {}
     for change in changes:
         for job in _jobs(change, source, plans, seed, only_named):

@@ -26,12 +26,11 @@ from hardpoint.conformance.source import BackendSource, Subject
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-_KEPT_SUBJECTS = 4
 BUILD_DEADLINE = 120.0
 
 
 class Worker:
-    """State of one worker: the channel, the store of all ranks, and the backends built so far."""
+    """State of one worker: the channel, the store of all ranks, and the backend built last."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -81,9 +80,9 @@ class Worker:
         self._send(answer)
 
     def _subject(self, source: BackendSource) -> Subject:
+        # One at a time: the simulator and its like have one active engine per process, the one built last.
         if source not in self._subjects:
-            while len(self._subjects) >= _KEPT_SUBJECTS:
-                self._subjects.pop(next(iter(self._subjects)))
+            self._subjects.clear()
             self._subjects[source] = source.build()
         return self._subjects[source]
 
