@@ -97,6 +97,7 @@ class ReferenceAttentionBuffers:
                     f"state of shape {tuple(state.shape)} has slots 0 to {state.shape[0] - 1}, and -1 for padding, "
                     f"got {index}"
                 )
+        for index in slots:
             if index >= 0:
                 state[index].zero_()
 
