@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hardpoint import Backend, Capabilities
+from hardpoint.communicator import GLOO_DTYPES, GLOO_REDUCE_OPS
 from hardpoint.errors import BackendUnavailable
 
 from hardpoint_sim import active, factories, hardpoint_info, slot, torch_names
@@ -44,7 +45,7 @@ def build(options: Mapping[str, Any]) -> Backend:
     backend = Backend(
         info=hardpoint_info(),
         device=device,
-        communicator=SimCommunicatorFactory(engine),
+        communicator=SimCommunicatorFactory(engine, CAPABILITIES),
         capabilities=CAPABILITIES,
         launcher=SimLauncher(engine),
         graphs=SimGraphs(engine),
@@ -55,11 +56,12 @@ def build(options: Mapping[str, Any]) -> Backend:
 
 CAPABILITIES = Capabilities(
     dtypes=frozenset(_FLOATS + _INTEGERS),
-    communication_dtypes=frozenset({"float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8"}),
-    reduce_ops=frozenset({"sum", "min", "max", "prod"}),
+    communication_dtypes=GLOO_DTYPES,
+    reduce_ops=GLOO_REDUCE_OPS,
     graph=True,
     sleep=True,
     streams=True,
+    ranks_share_device=True,  # a simulated device belongs to one process: every process has its own sim:0
 )
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from hardpoint.communicator import Communicator, Rendezvous, Verdict
-from hardpoint.errors import CommunicatorError
+from hardpoint import Capabilities
+from hardpoint.communicator import Communicator, Rendezvous, TorchCommunicator, Verdict
+from hardpoint.errors import CommunicatorError, DeadlineExceeded
 
 from hardpoint_sim.poison import poison
 from hardpoint_sim.tensor import SimTensor
@@ -28,7 +29,8 @@ class SimCommunicator:
     """`inner`, a communicator of host tensors, for the tensors of one engine."""
 
     engine: Engine
-    inner: Communicator
+    inner: TorchCommunicator
+    device_index: int
 
     @property
     def rank(self) -> int:
@@ -95,6 +97,9 @@ class SimCommunicator:
     ) -> Verdict:
         return self.inner.vote(ok, subject, reason=reason, digest=digest, deadline=deadline)
 
+    def check(self) -> None:
+        self.inner.check()
+
     def close(self) -> None:
         self.inner.close()
 
@@ -102,39 +107,39 @@ class SimCommunicator:
         """Host copies of `tensors` as the current stream of their device leaves them."""
         sims: list[SimTensor] = []
         for tensor in tensors:
-            if not isinstance(tensor, SimTensor) or tensor.engine is not self.engine:
+            here = self.engine.torch_device(self.device_index)
+            if not isinstance(tensor, SimTensor) or tensor.engine is not self.engine or tensor.device != here:
                 raise CommunicatorError(
-                    f"{op} on the simulator needs tensors on its own devices, got one on {tensor.device}; copy it there"
+                    f"{op}: a tensor is on {tensor.device}, this communicator works on {here} of its own simulator; "
+                    "copy the tensor there, or make a communicator for its device"
                 )
             if not tensor.is_contiguous():
                 raise CommunicatorError(
-                    f"{op} needs contiguous tensors, got strides {tensor.stride()} on {tensor.device}"
+                    f"{op}: a tensor of shape {list(tensor.shape)} is not contiguous (strides {tensor.stride()}); pass "
+                    "tensor.contiguous()"
                 )
             self.engine.heap.refuse_unmapped(tensor.cell, op)
             sims.append(tensor)
-        if len({tensor.device for tensor in sims}) > 1:
-            where = ", ".join(str(tensor.device) for tensor in sims)
-            raise CommunicatorError(f"{op} was called with tensors on different devices: {where}")
-        self.engine.wait([self.engine.current_stream(sims[0].device.index).mark()], op)
+        self.inner.check()
+        self.engine.wait([self.engine.current_stream(self.device_index).mark()], op)
         return [tensor.host.clone() for tensor in sims]
 
     def _write(self, op: str, target: torch.Tensor, host: torch.Tensor, collective: Callable[[], None]) -> None:
-        """Run `collective`, which fills `host`, and queue the copy to `target`; a failed one leaves poison there."""
+        """Run `collective`, which fills `host`, and queue the copy to `target`; one cut off leaves poison there."""
         assert isinstance(target, SimTensor)  # _read has refused all others
+        destination, stream = target.host, self.engine.current_stream(self.device_index)
+
+        def arrive(_: int) -> None:
+            destination.copy_(host)
+
+        result = Work(f"result of {op}", arrive, (target.cell,), (destination,))
         try:
             collective()
-        except BaseException:
+        except DeadlineExceeded:
             poison(host)
+            self.engine.submit(stream, result)
             raise
-        finally:
-            destination = target.host
-            stream = self.engine.current_stream(target.device.index)
-            work = Work(f"result of {op}", lambda _: _copy(destination, host), (target.cell,), (destination,))
-            self.engine.submit(stream, work)
-
-
-def _copy(target: torch.Tensor, source: torch.Tensor) -> None:
-    target.copy_(source)
+        self.engine.submit(stream, result)
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,15 @@ class SimCommunicatorFactory:
     """Makes the communicator of one `Rendezvous`."""
 
     engine: Engine
+    capabilities: Capabilities
 
     def __call__(self, rendezvous: Rendezvous, /) -> Communicator:
-        raise NotImplementedError
+        self.engine.state(rendezvous.device_index)  # DeviceError before anybody is waited for
+        inner = TorchCommunicator(
+            rendezvous,
+            device_type="cpu",
+            library="gloo",
+            carried=self.capabilities.communication_dtypes,
+            reduce_ops=self.capabilities.reduce_ops,
+        )
+        return SimCommunicator(self.engine, inner, rendezvous.device_index)
