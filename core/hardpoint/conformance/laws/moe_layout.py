@@ -321,8 +321,13 @@ def misfits_are_refused(context: LawContext) -> None:
         session = layout.load(packed, PER_EXPERT)
         with context.refuses(f"{what}, {name} {tuple(tensor.shape)} {tensor.dtype},", LayoutError, naming=(name,)):
             session.write(name, tensor)
-    for name, value in (("tp_rank", 0), ("expert_map", (2, 1, 0)), ("hidden_size", 8), ("dtype", torch.float16)):
-        descriptor = layout.kernel_layout(replace(model, **{name: value}))
+    for name, other_model in (
+        ("tp_rank", replace(model, tp_rank=0)),
+        ("expert_map", replace(model, expert_map=(2, 1, 0))),
+        ("hidden_size", replace(model, hidden_size=8)),
+        ("dtype", replace(model, dtype=torch.float16)),
+    ):
+        descriptor = layout.kernel_layout(other_model)
         theirs = replace(case, descriptor=descriptor, owned=descriptor.local_experts)
         source = _pack(context, weights(descriptor, 9), theirs)
         with context.refuses(f"copying experts with another {name}", LayoutError):
