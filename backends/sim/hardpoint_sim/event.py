@@ -42,12 +42,7 @@ class SimEvent:
 
     def record(self, stream: Any = None, /) -> None:
         """Mark the end of what is submitted to `stream` (None: the current one); forgets an earlier record."""
-        from hardpoint_sim.stream import SimStream
-
-        if stream is None:
-            stream = self.engine.current_stream(self.device_index)
-        if not isinstance(stream, SimStream):
-            raise DeviceError(f"an event of the simulator is recorded in its own streams only, got {type(stream)}")
+        stream = self._own("recorded in", self.engine.current_stream(self.device_index) if stream is None else stream)
         if self.device_index is not None and stream.device_index != self.device_index:
             raise DeviceError(
                 f"an event of sim:{self.device_index} cannot be recorded in {stream!r}; record it in a stream of its "
@@ -65,8 +60,7 @@ class SimEvent:
 
     def wait(self, stream: Any = None, /) -> None:
         """Work submitted to `stream` (None: the current one) from now on runs after the last record."""
-        if stream is None:
-            stream = self.engine.current_stream()
+        stream = self._own("waited for by", self.engine.current_stream() if stream is None else stream)
         with self.engine.lock:
             if self._captured is not None and self._captured[0].open:
                 recording, source, position = self._captured
@@ -90,6 +84,13 @@ class SimEvent:
             if not event._mark.passed:
                 raise DeviceError(f"the {name} event has not been reached yet; synchronize it before asking the time")
         return float(end._ticks[0] - self._ticks[0])
+
+    def _own(self, verb: str, stream: Any) -> SimStream:
+        from hardpoint_sim.stream import SimStream
+
+        if not isinstance(stream, SimStream) or stream.engine is not self.engine:
+            raise DeviceError(f"an event of a simulator can be {verb} streams of that simulator only, got {stream!r}")
+        return stream
 
     def _refuse_in_capture(self, what: str) -> None:
         if self._captured is not None and self._captured[0].open:

@@ -26,6 +26,9 @@ class Scheduler:
 
     def step(self, mark: Mark) -> None:
         """Run one item on the way to `mark`, which is not passed yet."""
+        if not self.adversarial:
+            self._run_earliest()
+            return
         while True:
             blocker = _blocker(mark.stream)
             if blocker is None:
@@ -65,8 +68,11 @@ class Scheduler:
 
     def _run_in_submission_order(self, marks: list[Mark]) -> None:
         while not all(mark.passed for mark in marks):
-            ready = [stream for stream in self.pending.values() if _blocker(stream) is None]
-            self._run(min(ready, key=lambda stream: stream.queue[0].submission))
+            self._run_earliest()
+
+    def _run_earliest(self) -> None:
+        ready = [stream for stream in self.pending.values() if _blocker(stream) is None]
+        self._run(min(ready, key=lambda stream: stream.queue[0].submission))
 
     def _run(self, stream: SimStream) -> None:
         self._run_head(stream)

@@ -28,7 +28,7 @@ def refusal() -> str | None:
         )
     holder = torch._C._get_privateuse1_backend_name()
     if holder == DEVICE_TYPE:
-        if _module is None and hasattr(torch, DEVICE_TYPE):
+        if _module is None:
             return "another package has registered a torch device type called 'sim' in this process"
         return None
     if holder != "privateuseone" or hasattr(torch, "privateuseone"):

@@ -103,6 +103,15 @@ def test_another_device_may_wait_but_not_record(sim: Simulator) -> None:
     assert x.cpu().tolist() == [2.0, 2.0]
 
 
+def test_strange_streams_are_refused(sim: Simulator) -> None:
+    event, other = sim.device.event(), simulator().device.stream()
+    for stream in (other, object()):
+        with pytest.raises(DeviceError, match="recorded in streams of that simulator only"):
+            event.record(stream)
+        with pytest.raises(DeviceError, match="waited for by streams of that simulator only"):
+            event.wait(stream)
+
+
 def test_time_grows_with_the_work_between(sim: Simulator) -> None:
     start, end = sim.device.event(timing=True), sim.device.event(timing=True)
     start.record()

@@ -49,6 +49,11 @@ def test_another_holder_of_the_slot_is_named() -> None:
     assert "held by 'npu'" in text
 
 
+def test_another_package_called_sim_is_named() -> None:
+    text = probe_after("import torch; torch.utils.rename_privateuse1_backend('sim')")
+    assert "another package has registered a torch device type called 'sim'" in text
+
+
 def test_a_torch_without_the_hook_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(backend_registration, "_setup_privateuseone_for_python_backend")
     probe = hardpoint_sim.hardpoint_probe()

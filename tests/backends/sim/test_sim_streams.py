@@ -119,6 +119,20 @@ def test_eager_execution_hides_the_missing_wait() -> None:
         assert (written * 1).cpu().tolist() == [2.0] * 4
 
 
+def test_the_order_of_submission_hides_the_missing_wait() -> None:
+    sim = simulator(adversarial=False)
+    shared = torch.zeros(1, device="sim")
+    sim.device.synchronize()
+    shared.fill_(1)
+    side = sim.device.stream()
+    with sim.device.use_stream(side):
+        shared.fill_(2)
+        written = shared * 3
+    assert not side.query()
+    sim.device.synchronize()
+    assert (shared.item(), written.item()) == (2.0, 6.0)
+
+
 def test_a_copy_to_the_host_that_does_not_block_is_late(sim: Simulator) -> None:
     x = torch.ones(3, device="sim")
     target = torch.zeros(3)
