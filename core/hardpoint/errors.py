@@ -40,6 +40,16 @@ class DeadlineExceeded(CommunicatorError):
         self.missing = missing
         self.deadline = deadline
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _deadline_exceeded, (type(self), str(self), self.op, self.sequence, self.missing, self.deadline)
+
+
+def _deadline_exceeded(
+    kind: type[DeadlineExceeded], message: str, op: str, sequence: int, missing: tuple[int, ...], deadline: float
+) -> DeadlineExceeded:
+    """Make one again in the process that it was sent to."""
+    return kind(message, op=op, sequence=sequence, missing=missing, deadline=deadline)
+
 
 class RankLost(DeadlineExceeded):
     """A rank died, or gave the communicator up, so the collective cannot end; known before the deadline."""

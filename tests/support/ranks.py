@@ -176,9 +176,9 @@ def _serve(pipe: Connection) -> None:
             store = TCPStore("127.0.0.1", port, is_master=host, wait_for_workers=False, timeout=timedelta(seconds=30))
             value = function(store, rank, world, *args)
             answer = (value, None, "", time.monotonic() - began, True)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed to the parent, which judges it
             answer = (None, error, traceback.format_exc(), time.monotonic() - began, False)
         try:
             pipe.send(answer)
-        except Exception as error:  # the value or the error cannot be pickled: say which
+        except Exception as error:  # noqa: BLE001 - the value or the error cannot be pickled: say which
             pipe.send((None, RuntimeError(f"{error}: {answer[1]!r}"), answer[2], answer[3], False))

@@ -12,10 +12,10 @@ from hardpoint.communicator.ledger import Identity
 from hardpoint.errors import CommunicatorError, DeadlineExceeded
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
 
-def meet(store: dist.Store, rank: int, world_size: int, name: str, deadline: float) -> dict[int, Identity]:
+def meet(store: Store, rank: int, world_size: int, name: str, deadline: float) -> dict[int, Identity]:
     """Say who is here and wait for all others; identity of every rank.
 
     Raises:
@@ -46,8 +46,8 @@ def meet(store: dist.Store, rank: int, world_size: int, name: str, deadline: flo
             if missing:
                 came = ", ".join(str(other) for other in range(world_size) if other not in missing)
                 raise DeadlineExceeded(
-                    f"communicator {name!r}: rank(s) {', '.join(map(str, missing))} of {world_size} did not come within "
-                    f"{deadline:g} s; rank(s) {came} came. Check that all were started, with the same store, name and "
+                    f"communicator {name!r}: rank(s) {', '.join(map(str, missing))} of {world_size} did not come "
+                    f"within {deadline:g} s; rank(s) {came} came. Check that all were started, with the same store, name and "
                     f"world size {world_size}.",
                     op="join",
                     sequence=-1,

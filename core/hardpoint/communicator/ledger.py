@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from hardpoint.communicator.store import connection_of_its_own
+
 if TYPE_CHECKING:
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
 INTERVAL = 0.03
 _RECENT = 8
@@ -91,11 +93,9 @@ def _read(path: str) -> str:
 class Ledger:
     """Publishes this rank's progress and reads the others'. One thread; `close` ends it."""
 
-    def __init__(
-        self, store: dist.Store, rank: int, world_size: int, on_tick: Callable[[], None] | None = None
-    ) -> None:
-        self._writer = store.clone()
-        self._reader = store.clone()
+    def __init__(self, store: Store, rank: int, world_size: int, on_tick: Callable[[], None] | None = None) -> None:
+        self._writer = connection_of_its_own(store)
+        self._reader = connection_of_its_own(store)
         for connection in (self._writer, self._reader):
             connection.set_timeout(timedelta(seconds=5))
         self._rank = rank

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
 CommunicatorFactory = Callable[["Rendezvous"], "Communicator"]
 
@@ -30,7 +30,7 @@ class Rendezvous:
         device_index: device that this rank's tensors live on.
     """
 
-    store: dist.Store
+    store: Store
     rank: int
     world_size: int
     name: str = "default"

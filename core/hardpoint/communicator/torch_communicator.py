@@ -1,7 +1,7 @@
 """`TorchCommunicator`: the `Communicator` protocol over a torch.distributed process group of its own.
 
-Host groups (gloo) block until the collective is done. Before the data, the ranks gather a fixed-size header (op, number,
-dtype, shape, root): gloo ends the process (C++ terminate) or answers wrongly when sizes differ, and so a mismatch is a
+Host groups (gloo) block until the collective is done. Before the data, the ranks gather a header (op, number, dtype,
+ shape, root): gloo ends the process (C++ terminate) or answers wrongly when sizes differ, and so a mismatch is a
 `CollectiveMismatch` on every rank instead, before a byte of data moves. Device groups (NCCL, XCCL, HCCL) are issued on
 the caller's current stream and watched: a thread checks their deadlines, names the absent ranks and aborts the group,
 so that the stream is released; the next call, `check` and `vote` raise.
@@ -21,6 +21,7 @@ from hardpoint.communicator.header import Header
 from hardpoint.communicator.joining import meet
 from hardpoint.communicator.ledger import Identity, Ledger
 from hardpoint.communicator.protocol import Rendezvous, Verdict
+from hardpoint.communicator.store import connection_of_its_own
 from hardpoint.communicator.transport import open_group, reduce_op
 from hardpoint.communicator.vote import Ballot, cast_vote, decide
 from hardpoint.communicator.watch import Watch
@@ -29,6 +30,7 @@ from hardpoint.errors import CollectiveMismatch, CommunicatorError, DeadlineExce
 if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
 
 class TorchCommunicator:
@@ -66,7 +68,7 @@ class TorchCommunicator:
         self._closed = False
         self._group: dist.ProcessGroup | None = None
         self._ledger: Ledger | None = None
-        self._store: dist.Store | None = None
+        self._store: Store | None = None
         self._identities: dict[int, Identity] = {}
         self._watch = Watch(self._overdue)
         self._header = Header(self._world_size)
@@ -74,11 +76,11 @@ class TorchCommunicator:
         if self._world_size == 1:
             check_rank("join", "rank", self._rank, 1)
             return
-        from torch.distributed import PrefixStore
+        from torch._C._distributed_c10d import PrefixStore
 
         began = time.monotonic()
         # A connection of its own: torch's stores let one thread wait at a time.
-        self._store = PrefixStore(f"hardpoint/{self._name}/", rendezvous.store.clone())
+        self._store = PrefixStore(f"hardpoint/{self._name}/", connection_of_its_own(rendezvous.store))
         self._identities = meet(self._store, self._rank, self._world_size, self._name, self._deadline)
         left = max(1.0, self._deadline - (time.monotonic() - began))
         device = torch.device(device_type) if device_type == "cpu" else torch.device(device_type, self._device_index)
@@ -210,18 +212,19 @@ class TorchCommunicator:
 
     def barrier(self, *, deadline: float | None = None) -> None:
         """Return when every rank has called it. On an accelerator the host waits too: that is what it is for."""
+        if self._host or self._world_size == 1:
+            self._collective("barrier", "", None, 0, deadline)  # the header round is the barrier
+            return
         import torch
 
-        device = None if self._host else torch.device(self._device_type, self._device_index)
-        token = torch.zeros(1, dtype=torch.float32, device=device) if self._world_size > 1 and device else None
+        token = torch.zeros(1, device=torch.device(self._device_type, self._device_index))
 
         def issue(group: dist.ProcessGroup, limit: timedelta) -> Any:
             return group.allreduce([token], _options("AllreduceOptions", limit))
 
-        self._collective("barrier", "", issue, 0 if token is None else 1, deadline)
-        if token is not None:
-            self._watch.drain(self._sequence - 1)
-            self.check()
+        self._collective("barrier", "", issue, 1, deadline)
+        self._watch.drain(self._sequence - 1)
+        self.check()
 
     def vote(
         self, ok: bool, subject: str, *, reason: str = "", digest: str = "", deadline: float | None = None
@@ -349,7 +352,8 @@ class TorchCommunicator:
             raise self._break(
                 CollectiveMismatch(
                     f"ranks disagree about the next collective: rank {self._rank} calls number {number}, {call}; "
-                    f"{theirs}. Every rank has to make the same calls in the same order with the same shapes and dtypes."
+                    f"{theirs}. Every rank has to make the same calls in the same order with the same shapes "
+                    "and dtypes."
                 )
             )
 

@@ -15,6 +15,7 @@ from hardpoint.errors import CommunicatorError
 if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
 # What ProcessGroupGloo of torch 2.13 carries in every collective used here (tried one by one in
 # tests/core/communicator/test_gloo_dtypes.py). int16, uint16..64, float8 and float4: "Invalid scalar type"; complex
@@ -46,7 +47,7 @@ def native_library(device_type: str) -> str:
 
 
 def open_group(
-    library: str, device: torch.device, store: dist.Store, rank: int, world_size: int, timeout: float
+    library: str, device: torch.device, store: Store, rank: int, world_size: int, timeout: float
 ) -> dist.ProcessGroup:
     """A process group for `device` over `library` on `store`; blocks until the ranks are connected (gloo).
 
@@ -54,9 +55,10 @@ def open_group(
         CommunicatorError: the library is not in this torch, or the ranks cannot connect to each other.
     """
     import torch.distributed as dist
+    from torch._C._distributed_c10d import PrefixStore
 
     group = dist.ProcessGroup(store, rank, world_size)
-    inner = dist.PrefixStore(f"{device.type}/", store)
+    inner = PrefixStore(f"{device.type}/", store)
     try:
         backend, kind = _backend(library, inner, rank, world_size, timeout)
     except RuntimeError as error:
@@ -69,7 +71,7 @@ def open_group(
     return group
 
 
-def _backend(library: str, store: dist.Store, rank: int, size: int, timeout: float) -> tuple[Any, Any]:
+def _backend(library: str, store: Store, rank: int, size: int, timeout: float) -> tuple[Any, Any]:
     import torch.distributed as dist
     from torch.distributed import distributed_c10d as c10d
 
@@ -88,14 +90,15 @@ def _backend(library: str, store: dist.Store, rank: int, size: int, timeout: flo
     plugin = dist.Backend._plugins.get(library.upper())
     if plugin is None:
         raise CommunicatorError(
-            f"torch.distributed has no backend named {library!r} in this process; import the vendor's torch plugin first."
+            f"torch.distributed has no backend named {library!r} in this process; "
+            "import the vendor's torch plugin first."
         )
     if not plugin.extended_api:
         return plugin.creator_fn(store, rank, size, _NATIVE_TIMEOUT), kinds.CUSTOM
-    options = c10d._DistributedBackendOptions()
-    options.store, options.group_rank, options.group_size = store, rank, size
-    options.timeout, options.group_id, options.global_ranks_in_group = _NATIVE_TIMEOUT, "", list(range(size))
-    return plugin.creator_fn(options, None), kinds.CUSTOM
+    extended: Any = c10d._DistributedBackendOptions()  # type: ignore[attr-defined]
+    extended.store, extended.group_rank, extended.group_size = store, rank, size
+    extended.timeout, extended.group_id, extended.global_ranks_in_group = _NATIVE_TIMEOUT, "", list(range(size))
+    return plugin.creator_fn(extended, None), kinds.CUSTOM
 
 
 def reduce_op(name: str) -> Any:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from hardpoint.communicator.protocol import Verdict
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
 _SLICE = 0.2
 _KEPT = 64
@@ -73,7 +73,7 @@ def decide(ballots: dict[int, Ballot], world_size: int, subject: str) -> Verdict
 
 
 def cast_vote(
-    store: dist.Store,
+    store: Store,
     rank: int,
     world_size: int,
     number: int,
@@ -115,7 +115,7 @@ def cast_vote(
     return verdict
 
 
-def _wait(store: dist.Store, keys: list[str], seconds: float) -> bool:
+def _wait(store: Store, keys: list[str], seconds: float) -> bool:
     """True once all keys are there; False after `seconds`."""
     from torch.distributed import DistNetworkError
 
@@ -128,7 +128,7 @@ def _wait(store: dist.Store, keys: list[str], seconds: float) -> bool:
     return True
 
 
-def _present(store: dist.Store, keys: list[str]) -> dict[str, bytes]:
+def _present(store: Store, keys: list[str]) -> dict[str, bytes]:
     """The keys that are there, with values; a few requests, found by halving."""
     if store.check(keys):
         return dict(zip(keys, store.multi_get(keys), strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Watch:
-    """Outstanding device collectives in order; `overdue(number, call, seconds)` is called once for the first late one."""
+    """Outstanding device collectives in order; `overdue(number, call, seconds)` is called once, for the first late."""
 
     def __init__(self, overdue: Callable[[int, str, float], None]) -> None:
         self._overdue = overdue
