@@ -1,0 +1,110 @@
+"""Everything of vLLM that is overridden or patched, and why. `hardpoint doctor` prints it, tests hold it to the truth.
+
+A row comes with the override it tells of: `tests/integrations/vllm/test_overrides.py` compares this table with what an
+engine process has replaced.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hardpoint.overrides import Kind, Override
+
+from hardpoint_vllm.versions import SUPPORTED
+
+_LOADERS = "vllm.model_executor.model_loader.base_loader"
+_FACTORY = "vllm.distributed.weight_transfer.factory"
+_MOE = "vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method"
+
+
+def table() -> list[Override]:
+    """Rows in the order they are installed; `installed` is about this process."""
+    return [
+        _row(
+            f"{_LOADERS}:process_weights_after_loading",
+            "patch",
+            "tripwire.hook",
+            "a raw load_weights into weights that were packed for a kernel gives wrong tokens without an error",
+            _patched(_LOADERS, None, "process_weights_after_loading"),
+            "also with HARDPOINT_BACKEND unset; cannot change results; HARDPOINT_TRIPWIRE=warn|off",
+        ),
+        _row(
+            f"{_FACTORY}:WeightTransferEngineFactory.register_engine",
+            "registration",
+            "weight_transfer.engine",
+            "weight transfer as a transaction, on every device; vLLM's own are CUDA only and commit half updates",
+            lambda: "hardpoint" in getattr(_member(_FACTORY, "WeightTransferEngineFactory"), "_registry", ()),
+            "used where weight_transfer_config names backend 'hardpoint'; the trainer side is registered beside it",
+        ),
+        _row(
+            "vllm.platforms.cpu:CpuPlatform",
+            "subclass",
+            "platform.cpu",
+            "where what a device needs is attached; keeps the in-tree _enum, so is_cpu() and the rest answer as before",
+            _derived,
+            "skipped by vLLM where VLLM_TARGET_DEVICE=cpu; nothing else depends on it",
+        ),
+        _row(
+            f"{_MOE}:UnquantizedFusedMoEMethod.process_weights_after_loading",
+            "registration",
+            "moe.unquantized",
+            "stock 0.31 and 0.32 pack experts on the first load alone, so reload_weights on CPU corrupts them",
+            _moe,
+            "through register_oot; adds nothing on 0.26, which packs on every load",
+        ),
+        _row(
+            f"{_LOADERS}:initialize_model",
+            "patch",
+            "weight_transfer.first_load",
+            "an update must bring what the first load took, and only the first load shows what that is",
+            _patched(_LOADERS, None, "initialize_model"),
+            "watches models whose weight transfer is hardpoint's, and nothing else",
+        ),
+        _row(
+            "vllm.v1.engine.core:EngineCore.collective_rpc",
+            "patch",
+            "weight_transfer.core_hook",
+            "caches made with the old weights must go with them, and workers cannot reach the scheduler; and an error "
+            "in a worker shifts the answers of vLLM's multi-process executor by one",
+            _patched("vllm.v1.engine.core", "EngineCore", "collective_rpc"),
+            "acts on the weight-transfer calls of engines that use hardpoint's, and passes everything else on",
+        ),
+    ]
+
+
+def _row(target: str, kind: Kind, owner: str, reason: str, installed: Callable[[], bool], note: str) -> Override:
+    return Override(
+        target=target,
+        kind=kind,
+        owner=f"hardpoint_vllm.{owner}",
+        reason=reason,
+        versions=SUPPORTED,
+        installed=installed(),
+        note=note,
+    )
+
+
+def _member(module: str, name: str | None) -> Any:
+    # From sys.modules: asking what is installed must not import vLLM.
+    owner = sys.modules.get(module)
+    return owner if name is None or owner is None else getattr(owner, name, None)
+
+
+def _patched(module: str, owner: str | None, name: str) -> Callable[[], bool]:
+    from hardpoint_vllm.patching import is_wrapped
+
+    return lambda: is_wrapped(_member(module, owner), name)
+
+
+def _derived() -> bool:
+    # The class is asked: vLLM's platforms answer None for any attribute that they lack.
+    platform = getattr(sys.modules.get("vllm.platforms"), "_current_platform", None)
+    return hasattr(type(platform), "hardpoint_backend")
+
+
+def _moe() -> bool:
+    registry = _member("vllm.model_executor.custom_op", "op_registry_oot") or {}
+    found = registry.get("UnquantizedFusedMoEMethod")
+    return getattr(found, "__module__", "").startswith("hardpoint_vllm.")
