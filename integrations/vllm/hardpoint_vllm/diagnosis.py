@@ -28,13 +28,8 @@ def diagnose(
         return ()
     if version is None:
         what = "vLLM is not installed, so there is no engine to attach to."
-        return (
-            Finding(
-                "error" if wanted is Mode.ON else "note",
-                what,
-                f"To serve with it: pip install 'hardpoint[vllm]' (vllm{SUPPORTED}).",
-            ),
-        )
+        do = f"To serve with it: pip install 'hardpoint[vllm]' (vllm{SUPPORTED})."
+        return (Finding("error" if wanted is Mode.ON else "note", what, do),)
     reason = objection(version)
     if reason is not None:
         what, _, do = reason.partition(": ")
