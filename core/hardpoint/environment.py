@@ -6,7 +6,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from hardpoint.errors import HardpointError
+
 PREFIX = "HARDPOINT_"
+DEFAULT_DEADLINE = 30.0
 BACKEND = "HARDPOINT_BACKEND"
 PLUGINS = "HARDPOINT_PLUGINS"
 TRACE = "HARDPOINT_TRACE"
@@ -36,7 +39,11 @@ VARIABLES: tuple[Variable, ...] = (
         BACKEND, "backend: auto, a name, name:profile, an order such as a,b,c, or off", "auto; inside vLLM: watch"
     ),
     Variable(PLUGINS, "allow-list of plugins: names of backends or of distributions, with commas", "all are allowed"),
-    Variable(PROBE_DEADLINE, "seconds that a plugin may take to import, to describe itself or to probe", "30"),
+    Variable(
+        PROBE_DEADLINE,
+        "seconds that a plugin may take to import, to describe itself or to probe",
+        f"{DEFAULT_DEADLINE:g}",
+    ),
     Variable(TRACE, "1 prints every hook call to stderr", "0"),
     Variable("HARDPOINT_GUARD", "check of other people's Triton launches: on, off or strict", "on"),
     Variable("HARDPOINT_TRIPWIRE", "second raw model.load_weights inside vLLM: raise, warn or off", "raise"),
@@ -85,7 +92,7 @@ def to_hand_on(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class BadVariable(ValueError):
+class BadVariable(HardpointError, ValueError):
     """A variable of ours holds what nobody can mean; the message says what was expected."""
 
 
@@ -93,7 +100,7 @@ def probe_deadline(environment: Mapping[str, str]) -> float:
     """Seconds of ``HARDPOINT_PROBE_DEADLINE``; BadVariable if it is not a positive number."""
     text = environment.get(PROBE_DEADLINE, "").strip()
     if not text:
-        return 30.0
+        return DEFAULT_DEADLINE
     try:
         seconds = float(text)
     except ValueError:

@@ -133,7 +133,7 @@ def resolve(request: Request, plugins: Registry) -> Choice:
 
 
 def _known_to(plugins: Registry, choice: Choice, request: Request) -> Choice:
-    """`choice` under the plugin's own name. A misspelled one in an order is an error now, not on the day it is needed."""
+    """`choice` under the plugin's own name. A misspelled one in an order is an error now, not on some later day."""
     if plugins.rows_exist(choice.name):
         return choice
     owners = plugins.named_by_alias(choice.name)

@@ -1,0 +1,7 @@
+"""``python -m hardpoint``."""
+
+import sys
+
+from hardpoint.cli.main import main
+
+sys.exit(main())

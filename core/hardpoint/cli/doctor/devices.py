@@ -1,0 +1,92 @@
+"""Devices of the chosen backend under their three names, and whether torch can be imported at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+
+from hardpoint.cli.doctor.section import DoctorSection, Finding
+from hardpoint.errors import HardpointError
+from hardpoint.plugins.sentence import one_line
+from hardpoint.plugins.within import TooLate, call_within
+from hardpoint.selection import get_backend
+
+AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
+_TORCH_GROUP = "torch.backends"
+
+
+def devices(chosen: str | None, deadline: float) -> DoctorSection:
+    """The section for backend `chosen`; builds it, since a backend that probes well may still fail to build."""
+    if chosen is None:
+        return DoctorSection("Devices", (("devices", "no backend is chosen"),))
+    try:
+        rows = call_within(deadline, f"asking {chosen} for its devices", lambda: _identities(chosen))
+    except (HardpointError, TooLate) as error:
+        return _failed(chosen, str(error))
+    except Exception as error:  # noqa: BLE001 - a driver may raise anything; it belongs into the report
+        return _failed(chosen, one_line(error))
+    return DoctorSection("Devices", rows)
+
+
+def _identities(chosen: str) -> tuple[tuple[str, str], ...]:
+    device = get_backend(chosen).device
+    rows = []
+    for index in range(device.count()):
+        found = device.identity(index)
+        seen = f"{found.visibility_variable}={found.visibility_value or 'unset'}" if found.visibility_variable else ""
+        facts = (
+            f"physical {found.physical}" if found.physical is not None else "",
+            f"uuid {found.uuid}" if found.uuid else "",
+            seen,
+        )
+        rows.append((f"{device.type}:{index}", ", ".join(filter(None, facts)) or "no further name"))
+    return tuple(rows)
+
+
+def _failed(chosen: str, why: str) -> DoctorSection:
+    return DoctorSection(
+        "Devices",
+        (("devices", "could not be asked"),),
+        (Finding("error", f"backend {chosen!r} cannot be used: {why}", "Repair its plugin, driver or SDK."),),
+    )
+
+
+def autoload(deadline: float) -> DoctorSection:
+    """Whether ``import torch`` survives the vendors that it loads by itself; tried in a child process."""
+    vendors = sorted({_origin(entry) for entry in importlib.metadata.entry_points(group=_TORCH_GROUP)})
+    if not vendors or os.environ.get(AUTOLOAD) == "0":
+        return DoctorSection("torch's own plugins", (("loaded by import torch", "none"),))
+    who = ", ".join(vendors)
+    rows = (("loaded by import torch", who),)
+    failure = _import_torch(deadline)
+    if failure is None:
+        return DoctorSection("torch's own plugins", rows)
+    what = f"`import torch` fails, since torch loads {who} by itself: {failure}"
+    return DoctorSection(
+        "torch's own plugins",
+        rows,
+        (Finding("error", what, f"Set {AUTOLOAD}=0, or repair or uninstall {who}: hardpoint cannot pass over it."),),
+    )
+
+
+def _origin(entry: importlib.metadata.EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
+
+def _import_torch(deadline: float) -> str | None:
+    with tempfile.TemporaryFile() as noise:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", "import torch"], stdout=noise, stderr=noise, timeout=deadline, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"it does not return within {deadline:g} s"
+        if done.returncode == 0:
+            return None
+        noise.seek(0)
+        lines = noise.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit status {done.returncode}")
+        return last[:300]
