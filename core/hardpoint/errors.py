@@ -8,7 +8,15 @@ class HardpointError(Exception):
 
 
 class BackendUnavailable(HardpointError):
-    """The backend asked for cannot be used; the message lists every candidate with its reason."""
+    """The backend asked for cannot be used; the message lists every candidate with its reason.
+
+    Attributes:
+        why: the message without the list.
+    """
+
+    def __init__(self, message: str, *, why: str | None = None) -> None:
+        super().__init__(message)
+        self.why = message if why is None else why
 
 
 class PluginError(HardpointError):

@@ -33,21 +33,25 @@ class _Selection:
     built: dict[Choice, Backend] = field(default_factory=dict)
     default: Choice | None = None
     default_text: str = ""
-    process: int = field(default_factory=os.getpid)
 
 
 _selection = _Selection()
 _lock = threading.RLock()
 
 
-def _new_lock() -> None:
-    """Another thread may have held the lock when the process was forked; in the child nobody would give it back."""
+def _new_locks() -> None:
+    """Another thread may have held a lock when the process was forked; in the child nobody would give it back.
+
+    What the lock guards is whole at every moment (entries are added when they are complete), so the child can go on.
+    """
     global _lock
     _lock = threading.RLock()
+    if _selection.registry is not None:
+        _selection.registry.new_lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock)
+    os.register_at_fork(after_in_child=_new_locks)
 
 
 def get_backend(name: str | None = None, *, fresh: bool = False) -> Backend:
@@ -128,7 +132,7 @@ def resolve(request: Request, plugins: Registry) -> Choice:
             if refusals:
                 _logger.warning("hardpoint: %s: %s is used; %s", request, choice, "; ".join(refusals))
             return choice
-        refusals += [sentence(row) for row in rows] or [unknown(choice.name, ())]
+        refusals += [sentence(row) for row in rows[:1]] or [unknown(choice.name, ())]  # a second row says the same
     raise _unavailable(request, "; ".join(refusals), plugins)
 
 
@@ -170,9 +174,8 @@ def _priority(row: Candidate) -> int:
 
 def _unavailable(request: Request, why: str, plugins: Registry) -> BackendUnavailable:
     notes = "".join(f"\nNote: {note}." for note in plugins.notes)
-    return BackendUnavailable(
-        f"{request} cannot be used: {why}.\nCandidates here:\n{table(plugins.candidates())}{notes}"
-    )
+    first = f"{request} cannot be used: {why}."
+    return BackendUnavailable(f"{first}\nCandidates here:\n{table(plugins.candidates())}{notes}", why=first)
 
 
 def _registry() -> Registry:
@@ -202,8 +205,7 @@ def _build(choice: Choice) -> Backend:
     built = _selection.built.get(choice)
     if built is None:
         built = _selection.built[choice] = _ask_plugin(choice)
-    if _selection.process != os.getpid():
-        _refuse_after_fork(built)
+    _refuse_after_fork(built)
     return built
 
 
@@ -232,18 +234,7 @@ def _refuse_after_fork(backend: Backend) -> None:
     )  # also demanded of PrivateUse1 modules, torch.random calls it
     if callable(forked_late) and forked_late():
         raise BackendUnavailable(
-            f"this process (pid {os.getpid()}) was forked from one (pid {_selection.process}) that had already "
-            f"initialised {kind!r} devices, which no driver survives. Start workers with the 'spawn' method "
-            "(VLLM_WORKER_MULTIPROC_METHOD=spawn in vLLM), or fork before the first use of the device."
+            f"this process (pid {os.getpid()}) was forked from one that had already initialised {kind!r} devices, "
+            "which no driver survives. Start workers with the 'spawn' method (VLLM_WORKER_MULTIPROC_METHOD=spawn in "
+            "vLLM), or fork before the first use of the device."
         )
-
-
-def why_unavailable(text: str | None, plugins: Registry, asked_by: str = BACKEND) -> str | None:
-    """The message with which `text` would be refused; None if it can be used or is ``off``. For reports."""
-    try:
-        request = parse_request(text, asked_by)
-        if not request.off:
-            resolve(request, plugins)
-    except BackendUnavailable as error:
-        return str(error)
-    return None

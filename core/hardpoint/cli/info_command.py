@@ -53,7 +53,7 @@ def describe(backend: Backend, row: Candidate) -> dict[str, Any]:
 
 def _whose(part: object) -> str:
     kind = part if isinstance(part, type) or hasattr(part, "__qualname__") else type(part)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__qualname__}".partition(".<locals>")[0]
 
 
 def _plain(value: object) -> object:

@@ -7,7 +7,7 @@ import os
 
 from hardpoint.cli.candidates import print_candidates
 from hardpoint.cli.command import FOUND, GOOD, UNUSABLE, Command
-from hardpoint.cli.output import console, print_json
+from hardpoint.cli.output import console, print_json, print_line
 from hardpoint.environment import BACKEND
 from hardpoint.errors import BackendUnavailable
 from hardpoint.plugins import Registry, parse_request
@@ -36,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
         out = console()
         print_candidates(out, candidates, chosen)
         for line in [*notes, *([objection] if objection else [])]:
-            out.print(f"\n{line}", markup=False)
+            print_line(out, f"\n{line}")
     if objection:
         return UNUSABLE
     return FOUND if notes or any(row.state.broken for row in candidates) else GOOD
@@ -48,7 +48,7 @@ def choice(registry: Registry) -> tuple[str | None, str | None]:
         request = parse_request(os.environ.get(BACKEND))
         return (None if request.off else resolve(request, registry).name), None
     except BackendUnavailable as error:
-        return None, str(error).partition("\nCandidates here:")[0]
+        return None, error.why
 
 
 COMMAND = Command("list", "all backends, each with its state and reason", _arguments, _run)

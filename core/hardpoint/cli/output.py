@@ -35,14 +35,15 @@ def console() -> Console:
     return Console(highlight=False)
 
 
-def print_block(to: Console, heading: Sequence[str], lines: Iterable[str]) -> None:
+def print_block(to: Console, heading: str, lines: Iterable[str]) -> None:
     """A heading and what belongs to it, indented; wrapped at a terminal's width, never elsewhere."""
-    _print_line(to, "  ".join(heading), 2)
+    print_line(to, heading, 2)
     for line in filter(None, lines):
-        _print_line(to, line, 6)
+        print_line(to, line, 6)
 
 
-def _print_line(to: Console, line: str, indent: int) -> None:
+def print_line(to: Console, line: str, indent: int = 0) -> None:
+    """One line of text, indented; wrapped at a terminal's width, never elsewhere."""
     if to.is_terminal:
         to.print(Padding(Text(line, overflow="fold"), (0, 0, 0, indent)))
     else:

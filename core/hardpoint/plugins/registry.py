@@ -70,6 +70,10 @@ class Registry:
         """Names that at least one allowed claim holds."""
         return tuple(dict.fromkeys(claim.name for claim in self._claims))
 
+    def new_lock(self) -> None:
+        """For a forked child: the old lock may have been held by a thread that the child does not have."""
+        self._lock = threading.RLock()
+
     def rows_exist(self, name: str) -> bool:
         """Whether any distribution claims `name`, allowed or not."""
         return any(claim.name == name for claim in (*self._claims, *self._barred))
@@ -144,9 +148,7 @@ class Registry:
             if claim.name not in self._loaded:
                 verdict = verdict or self._verdict(claim)
                 self._loaded[claim.name] = (
-                    load(claim, self._deadline)
-                    if verdict.reason is None
-                    else Refused(State.FAILS_TO_LOAD, verdict.reason)
+                    load(claim, self._deadline) if verdict.reason is None else Refused(verdict.state, verdict.reason)
                 )
             return self._loaded[claim.name]
 
@@ -157,7 +159,7 @@ class Registry:
         and every `hardpoint list` would pay for their trial after each edit.
         """
         if claim.own:
-            return Verdict(None)
+            return Verdict.passed()
         try:
             key = verdicts.key_of(claim)
         except OSError as error:

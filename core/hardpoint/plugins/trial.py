@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from hardpoint.environment import IN_TRIAL
+from hardpoint.plugins.candidate import State
 from hardpoint.plugins.claims import Claim
 
 # The child is given our sys.path before it imports anything of ours: a program may have found hardpoint by editing it.
@@ -31,15 +32,15 @@ class Verdict:
 
     Attributes:
         reason: a sentence if the plugin must not be imported in this process, None if it may.
-        lasting: whether the answer stays true as long as the files do. A failure is not: the SDK that it lacks may be
-            installed, the driver that it waits for may come back.
+        state: what that makes of the plugin; AVAILABLE stands for "no objection", the probe comes later.
     """
 
     reason: str | None
+    state: State = State.FAILS_TO_LOAD
 
-    @property
-    def lasting(self) -> bool:
-        return self.reason is None
+    @classmethod
+    def passed(cls) -> Verdict:
+        return cls(None, State.AVAILABLE)
 
 
 def try_in_child(claim: Claim, deadline: float) -> Verdict:
@@ -73,14 +74,15 @@ def _judge(lines: list[dict[str, Any]], status: int | None, deadline: float, las
     if "error" in last:
         return Verdict(f"fails when imported: {last['error']}")
     if last["stage"] == "done":
-        return Verdict(None)
+        return Verdict.passed()
     where = _WHERE[last["stage"]]
+    state = State.PROBE_FAILED if last["stage"] == "hardpoint_probe" else State.FAILS_TO_LOAD
     if status is None:
-        return Verdict(f"hangs {where}: it had not come back after {deadline:g} s in a child process")
+        return Verdict(f"hangs {where}: it had not come back after {deadline:g} s in a child process", state)
     said = f"; its last line was: {last_words}" if last_words else ""
     if status < 0:
-        return Verdict(f"crashes the interpreter {where} ({_signal_name(-status)}){said}")
-    return Verdict(f"ends the process {where} (exit status {status}){said}")
+        return Verdict(f"crashes the interpreter {where} ({_signal_name(-status)}){said}", state)
+    return Verdict(f"ends the process {where} (exit status {status}){said}", state)
 
 
 def _send(stream: IO[bytes] | None, job: dict[str, Any]) -> None:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from hardpoint.api_version import API_VERSION
+from hardpoint.plugins.candidate import State
 from hardpoint.plugins.claims import Claim
 from hardpoint.plugins.fingerprint import fingerprint
 from hardpoint.plugins.trial import Verdict
 
 # A failure is remembered only so long that the many processes of one engine do not each wait for the same hang.
 FAILURE_LASTS = 600.0
-_FORMAT = 1
+_FORMAT = 2
 _logger = logging.getLogger("hardpoint.plugins")
 
 
@@ -62,14 +63,14 @@ def recall(folder: Path | None, key: dict[str, str], *, failures: bool = True) -
         stored: Any = json.loads(_file(folder, key).read_text(encoding="utf-8"))
         if stored["format"] != _FORMAT or stored["key"] != key:
             return None
-        reason, age = stored["reason"], time.time() - float(stored["time"])
+        reason, age, state = stored["reason"], time.time() - float(stored["time"]), State(stored["state"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # absent or torn: the trial is made again and overwrites it
     if reason is None:
-        return Verdict(None)
+        return Verdict.passed()
     if not isinstance(reason, str) or not failures or not 0 <= age < FAILURE_LASTS:
         return None
-    return Verdict(f"{reason} (seen {age:.0f} s ago; `hardpoint doctor` tries again)")
+    return Verdict(f"{reason} (seen {age:.0f} s ago; `hardpoint doctor` tries again)", state)
 
 
 def remember(folder: Path | None, key: dict[str, str], verdict: Verdict) -> None:
@@ -81,7 +82,8 @@ def remember(folder: Path | None, key: dict[str, str], verdict: Verdict) -> None
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"format": _FORMAT, "key": key, "time": time.time(), "reason": verdict.reason}, file)
+            stored = {"reason": verdict.reason, "state": verdict.state.value}
+            json.dump({"format": _FORMAT, "key": key, "time": time.time(), **stored}, file)
         Path(temporary).replace(_file(folder, key))
     except OSError as error:
         _say_unwritable(str(error))

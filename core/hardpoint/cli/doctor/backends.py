@@ -26,15 +26,14 @@ def backends(
             f"backend {row.name!r} of {row.origin}: {row.state.value}: {row.reason}.",
             _DO[row.state].format(origin=row.origin),
         )
-        for row in candidates
-        if row.state.broken
+        for row in dict((row.name, row) for row in candidates if row.state.broken).values()
     ]
     findings += [Finding("warning", f"{note}.", "Correct it, or reinstall what it names.") for note in registry.notes]
     if objection:
         findings.insert(0, Finding("error", objection, f"Set {BACKEND} to an available backend, or unset it for auto."))
     asked = os.environ.get(BACKEND, "")
     rows = (
-        (BACKEND, asked or "unset (a program gets auto; inside vLLM only the tripwire and the guard are set)"),
+        (BACKEND, asked or "unset (auto for programs; inside vLLM the platform is left alone)"),
         ("chosen", chosen or ("none: hardpoint is off" if objection is None else "none")),
     )
     return DoctorSection("Selection", rows, tuple(findings))

@@ -90,8 +90,8 @@ def _show(
         out.print("Nothing is wrong.", style="green")
         return
     out.print("Findings", style="bold")
-    for finding in findings:
-        print_table(out, ("", ""), [(finding.severity, finding.what), ("", f"-> {finding.do}")])
+    lines = [[(finding.severity, finding.what), ("", f"-> {finding.do}")] for finding in findings]
+    print_table(out, ("", ""), [line for pair in lines for line in pair])
 
 
 def _show_overrides(out: Console, section: DoctorSection) -> None:
@@ -99,8 +99,13 @@ def _show_overrides(out: Console, section: DoctorSection) -> None:
     for override in section.overrides:
         print_block(
             out,
-            (f"{override.target}", f"{override.kind}, {'active' if override.installed else 'not active'}"),
-            (override.reason, f"{override.owner}, {section.title} {override.versions}", override.note),
+            override.target,
+            (
+                f"{override.kind}, {'active' if override.installed else 'not active'}, for {section.title} "
+                f"{override.versions}, by {override.owner}",
+                override.reason,
+                override.note,
+            ),
         )
 
 
