@@ -103,7 +103,7 @@ class Registry:
         self._load_all()
         return tuple(
             loaded.claim.name
-            for loaded in self._loaded.values()
+            for _, loaded in sorted(self._loaded.items())
             if isinstance(loaded, Loaded) and alias in {other.casefold() for other in loaded.info.aliases}
         )
 

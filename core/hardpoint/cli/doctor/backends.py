@@ -26,7 +26,7 @@ def backends(
             f"backend {row.name!r} of {row.origin}: {row.state.value}: {row.reason}.",
             _DO[row.state].format(origin=row.origin),
         )
-        for row in dict((row.name, row) for row in candidates if row.state.broken).values()
+        for row in {row.name: row for row in candidates if row.state.broken}.values()
     ]
     findings += [Finding("warning", f"{note}.", "Correct it, or reinstall what it names.") for note in registry.notes]
     if objection:

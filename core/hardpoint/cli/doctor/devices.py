@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import tempfile
 
 from hardpoint.cli.doctor.section import DoctorSection, Finding
 from hardpoint.errors import HardpointError
+from hardpoint.plugins.claims import read_claims
 from hardpoint.plugins.sentence import one_line
 from hardpoint.plugins.within import TooLate, call_within
 from hardpoint.selection import get_backend
@@ -56,7 +56,7 @@ def _failed(chosen: str, why: str) -> DoctorSection:
 
 def autoload(deadline: float) -> DoctorSection:
     """Whether ``import torch`` survives the vendors that it loads by itself; tried in a child process."""
-    vendors = sorted({_origin(entry) for entry in importlib.metadata.entry_points(group=_TORCH_GROUP)})
+    vendors = sorted({claim.origin for claim in read_claims(_TORCH_GROUP).claims})
     if not vendors or os.environ.get(AUTOLOAD) == "0":
         return DoctorSection("torch's own plugins", (("loaded by import torch", "none"),))
     who = ", ".join(vendors)
@@ -70,10 +70,6 @@ def autoload(deadline: float) -> DoctorSection:
         rows,
         (Finding("error", what, f"Set {AUTOLOAD}=0, or repair or uninstall {who}: hardpoint cannot pass over it."),),
     )
-
-
-def _origin(entry: importlib.metadata.EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
 
 
 def _import_torch(deadline: float) -> str | None:
