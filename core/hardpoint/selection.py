@@ -217,7 +217,9 @@ def _ask_plugin(choice: Choice) -> Backend:
     except HardpointError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{whose} raised for options {dict(choice.options)}: {one_line(error)}") from error
+        before = _registry().torch_failure
+        before = f"; torch failed in this process before: {before}" if before else ""
+        raise PluginError(f"{whose} raised for options {dict(choice.options)}: {one_line(error)}{before}") from error
     if not isinstance(made, Backend):
         raise PluginError(f"{whose} should return a hardpoint.Backend, returned {made!r:.80} ({type(made).__name__}).")
     if made.info.name != choice.name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,7 @@ class Registry:
         self._loaded: dict[str, Loaded | Refused] = {}
         self._probed: dict[str, Candidate] = {}
         self._lock = threading.RLock()
+        self.torch_failure: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -178,13 +180,27 @@ class Registry:
                 self._probed[claim.name] = self._probe(claim)
             return self._probed[claim.name]
 
+    def _true_reason(self, reason: str) -> str:
+        """`reason`, or the error that it follows from.
+
+        When `import torch` fails (a vendor that torch loads itself is broken), torch is gone from ``sys.modules`` but
+        its libraries stay, so every later import fails for another reason ("Only a single TORCH_LIBRARY ..."), which
+        misleads. The first error is the true one.
+        """
+        if "torch" in sys.modules or "torch._C" not in sys.modules:
+            return reason
+        if self.torch_failure is None:
+            self.torch_failure = reason
+            return reason
+        return f"torch cannot be imported in this process; the first attempt ended with: {self.torch_failure}"
+
     def _probe(self, claim: Claim) -> Candidate:
         loaded = self._load(claim)
         if isinstance(loaded, Refused):
             return _row(claim, loaded.state, loaded.reason, loaded.info)
         found = probe(loaded, self._deadline)
         if isinstance(found, Refused):
-            return _row(claim, found.state, found.reason, found.info)
+            return _row(claim, found.state, self._true_reason(found.reason), found.info)
         state = State.AVAILABLE if found.available else State.NO_DEVICE
         return _row(claim, state, found.reason, loaded.info, found.device_count)
 

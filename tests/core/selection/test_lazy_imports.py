@@ -51,8 +51,11 @@ def test_a_broken_vendor_that_torch_loads_by_itself_is_explained(tmp_path: Path)
     site.install("vendor-sdk", {"torch_vendor": SDK}, entry)
     listed = site.hardpoint("list", "--json", TORCH_DEVICE_BACKEND_AUTOLOAD="1")
     rows = {row["name"]: row for row in json.loads(listed.stdout)["candidates"]}
-    assert rows["sim"]["state"] == "probe failed"
-    assert "torch_vendor" in rows["sim"]["reason"]
+    for name in ("cuda", "sim"):  # the second one to import torch would see another error, an effect of the first
+        assert rows[name]["state"] == "probe failed"
+        assert "the backend extension: torch_vendor" in rows[name]["reason"]
+    chosen = site.python("import hardpoint; hardpoint.get_backend()", TORCH_DEVICE_BACKEND_AUTOLOAD="1")
+    assert "the backend extension: torch_vendor" in chosen.stderr.splitlines()[-1]
     doctor = site.hardpoint("doctor", "--json", TORCH_DEVICE_BACKEND_AUTOLOAD="1", HARDPOINT_BACKEND="off")
     report = json.loads(doctor.stdout)
     (finding,) = [finding for finding in report["findings"] if "`import torch` fails" in finding["what"]]
