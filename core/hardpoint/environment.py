@@ -49,7 +49,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("HARDPOINT_TRIPWIRE", "second raw model.load_weights inside vLLM: raise, warn or off", "raise"),
     Variable("HARDPOINT_SIM_DEVICES", "how many devices the simulator has", "2"),
     Variable("HARDPOINT_SIM_MEMORY", "bytes of memory of one simulated device", "1 GiB"),
-    Variable("HARDPOINT_SIM_SEED", "seed of the order in which simulated streams run", "0"),
+    Variable("HARDPOINT_SIM_SEED", "order of simulated streams: 0 last first, another number at random from it", "0"),
     Variable("HARDPOINT_TORCH_PIP_ARGS", "extra pip arguments with which make installs torch", "none", hand_on=False),
     Variable(IN_TRIAL, "set by hardpoint in the child process that tries a new plugin", "unset", hand_on=False),
 )
