@@ -116,8 +116,8 @@ class LawContext:
         return torch.randn(shape, generator=self.generator).to(dtype)
 
     def to_device(self, host: torch.Tensor, index: int | None = None) -> torch.Tensor:
-        """Copy a host tensor to device `index`, complete on return."""
-        tensor = host.to(self.on(index))
+        """Copy a host tensor to device `index`, complete on return; a copy also where the host is the device."""
+        tensor = host.to(self.on(index), copy=True)
         self.backend.device.synchronize(self.device_index if index is None else index)
         return tensor
 
