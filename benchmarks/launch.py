@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 import triton
 import triton.language as tl
+from report import Row, save
+
 from hardpoint import guard
 from hardpoint.launcher.triton import TritonLauncher
 from hardpoint.launcher.triton.releases import direct_launch
-from report import Row, save
 
 
 @triton.jit

@@ -13,7 +13,7 @@ from hardpoint.errors import BackendUnavailable, DeadlineExceeded, HardpointErro
 from hardpoint.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from hardpoint.communicator import Broadcast, Communicator
+    from hardpoint.communicator import Broadcast, Communicator, Rendezvous
     from hardpoint.device import Device, Event, HostDevice, Stream, TorchDevice
     from hardpoint.moe import MoELayout
     from hardpoint.selection import backend_environment, get_backend
@@ -27,6 +27,7 @@ _LAZY = {
     "Event": "hardpoint.device",
     "HostDevice": "hardpoint.device",
     "MoELayout": "hardpoint.moe",
+    "Rendezvous": "hardpoint.communicator",
     "Stream": "hardpoint.device",
     "TorchDevice": "hardpoint.device",
     "backend_environment": "hardpoint.selection",
@@ -48,6 +49,7 @@ __all__ = [
     "HostDevice",
     "MoELayout",
     "Probe",
+    "Rendezvous",
     "Stream",
     "TorchDevice",
     "backend_environment",

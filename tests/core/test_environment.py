@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from hardpoint import environment
 from hardpoint.environment import BadVariable, probe_deadline, to_hand_on, unknown_variables
 

@@ -15,6 +15,7 @@ if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
 
 import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
+
 from hardpoint import guard  # noqa: E402
 from hardpoint.errors import CaptureRefused, LaunchRefused  # noqa: E402
 from hardpoint.launcher.triton import TritonLauncher  # noqa: E402

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hardpoint.lifecycle.states import Action, Asked, Operation, Phase, Raised, State, Voted, VoteLost
 from hardpoint.lifecycle.table import Transition
@@ -24,7 +24,7 @@ class Violation(AssertionError):
 class Rank:
     """A rank of the model: the real state, and the truth that the state has to tell."""
 
-    state: State = State()
+    state: State = field(default_factory=State)
     alive: bool = True
     stuck: bool = False  # a step still runs
     unknown: bool = False  # that step changes memory: nobody knows what is mapped

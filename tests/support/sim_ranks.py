@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
 from hardpoint import Backend
 from hardpoint.communicator import Communicator, Rendezvous
 from hardpoint.errors import DeadlineExceeded

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+
 from hardpoint_sim.active import activate
 from hardpoint_sim.backend import register
 from hardpoint_sim.device import SimDevice

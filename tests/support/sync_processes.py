@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+
 from hardpoint.backend import Capabilities
 from hardpoint.communicator import Communicator, Rendezvous
 from hardpoint.communicator.factory import communicator_factory

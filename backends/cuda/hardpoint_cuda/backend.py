@@ -9,7 +9,6 @@ from hardpoint import Backend, Capabilities, TorchDevice
 from hardpoint.communicator import communicator_factory
 from hardpoint.launcher import LauncherByKind, PythonLauncher
 from hardpoint.launcher.triton import TritonLauncher
-
 from hardpoint_cuda import hardpoint_info
 from hardpoint_cuda.graphs import CudaGraphs
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+
 from hardpoint.errors import CaptureRefused
 
 
@@ -49,6 +50,6 @@ class CudaGraphs:
             raise CaptureRefused("this thread's stream is being captured already; captures do not nest")
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device_index):
-            stream = torch.cuda.Stream()
+            stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             with torch.cuda.graph(graph, stream=stream):
                 yield CudaGraph(graph, device_index)

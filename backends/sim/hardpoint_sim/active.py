@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hardpoint.errors import DeviceError
-
 from hardpoint_sim.engine import Engine
 
 _engine: Engine | None = None

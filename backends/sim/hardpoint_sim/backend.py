@@ -9,7 +9,6 @@ from typing import Any
 from hardpoint import Backend, Capabilities
 from hardpoint.communicator import GLOO_DTYPES, GLOO_REDUCE_OPS
 from hardpoint.errors import BackendUnavailable
-
 from hardpoint_sim import active, factories, hardpoint_info, slot, torch_names
 from hardpoint_sim.communicator import SimCommunicatorFactory
 from hardpoint_sim.device import SimDevice

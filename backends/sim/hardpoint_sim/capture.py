@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import CaptureRefused
-
 from hardpoint_sim.work import Work
 
 if TYPE_CHECKING:

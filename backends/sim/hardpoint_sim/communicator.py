@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
 from hardpoint import Capabilities
 from hardpoint.communicator import Communicator, Rendezvous, TorchCommunicator, Verdict
 from hardpoint.errors import CommunicatorError, DeadlineExceeded
-
 from hardpoint_sim.poison import poison
 from hardpoint_sim.tensor import SimTensor
 from hardpoint_sim.work import Work

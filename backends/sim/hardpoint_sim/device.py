@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from hardpoint.device import DeviceIdentity, MemoryInfo
 from hardpoint.errors import DeviceError
-
 from hardpoint_sim.event import SimEvent
 from hardpoint_sim.slot import DEVICE_TYPE
 from hardpoint_sim.stream import SimStream

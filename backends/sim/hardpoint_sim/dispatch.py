@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hardpoint.errors import DeviceError
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from hardpoint.errors import DeviceError
 from hardpoint_sim import copies
 from hardpoint_sim.engine import Engine
 from hardpoint_sim.placement import named_tensors, place

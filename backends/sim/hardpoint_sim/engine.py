@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
-from hardpoint.errors import CaptureRefused, DeviceError
 
+from hardpoint.errors import CaptureRefused, DeviceError
 from hardpoint_sim.errors import DeviceFault
 from hardpoint_sim.heap import Heap
 from hardpoint_sim.memory import DEVICE_SPAN, Budget, Cell

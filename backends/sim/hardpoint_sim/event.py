@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import CaptureRefused, DeviceError
-
 from hardpoint_sim.work import Mark, Work
 
 if TYPE_CHECKING:

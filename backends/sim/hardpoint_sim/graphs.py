@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import CaptureRefused
-
 from hardpoint_sim.capture import Recording
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from hardpoint.errors import CaptureRefused
 
+from hardpoint.errors import CaptureRefused
 from hardpoint_sim.errors import UnmappedAccess
 from hardpoint_sim.memory import ALIGNMENT, Block, Cell, human
 from hardpoint_sim.poison import poison

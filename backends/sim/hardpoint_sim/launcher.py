@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hardpoint.launcher import BoundKernel, LaunchPlan, PythonLauncher
-
 from hardpoint_sim.device import SimDevice
 from hardpoint_sim.driver import Driver
 from hardpoint_sim.engine import Engine

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+
 from hardpoint.errors import LifecycleError
 from hardpoint.lifecycle.protocol import Holding
-
 from hardpoint_sim.engine import Engine
 from hardpoint_sim.memory import Cell
 from hardpoint_sim.poison import poison

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hardpoint.errors import DeviceError
 
+from hardpoint.errors import DeviceError
 from hardpoint_sim.tensor import SimTensor
 
 

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import DeviceError
-
 from hardpoint_sim.event import SimEvent
 from hardpoint_sim.work import Mark, Work
 

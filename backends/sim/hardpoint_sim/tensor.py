@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hardpoint.errors import DeviceError
 
+from hardpoint.errors import DeviceError
 from hardpoint_sim.slot import DEVICE_TYPE
 from hardpoint_sim.stream import SimStream
 

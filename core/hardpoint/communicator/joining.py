@@ -47,8 +47,8 @@ def meet(store: Store, rank: int, world_size: int, name: str, deadline: float) -
                 came = ", ".join(str(other) for other in range(world_size) if other not in missing)
                 raise DeadlineExceeded(
                     f"communicator {name!r}: rank(s) {', '.join(map(str, missing))} of {world_size} did not come "
-                    f"within {deadline:g} s; rank(s) {came} came. Check that all were started, with the same store, name and "
-                    f"world size {world_size}.",
+                    f"within {deadline:g} s; rank(s) {came} came. Check that all were started, with the same store, "
+                    f"name and world size {world_size}.",
                     op="join",
                     sequence=-1,
                     missing=missing,

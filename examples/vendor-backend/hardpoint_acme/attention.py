@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
 from hardpoint.attention import BufferKind, ReferenceAttentionBuffers
 
 

@@ -9,7 +9,6 @@ from hardpoint import Backend, Capabilities, HostDevice
 from hardpoint.communicator import communicator_factory
 from hardpoint.dp import DpRule
 from hardpoint.moe import ReferenceMoELayout
-
 from hardpoint_acme import hardpoint_info
 from hardpoint_acme.attention import AcmeAttentionBuffers
 

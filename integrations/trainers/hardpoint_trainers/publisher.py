@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import torch
+
     from hardpoint.sync import ProgressCallback
 
     NamedTensors = Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import SyncError
-
 from hardpoint_trainers.names import is_adapter, plain_name
 
 if TYPE_CHECKING:

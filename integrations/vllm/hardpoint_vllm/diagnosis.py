@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hardpoint.cli.doctor import Finding
-
 from hardpoint_vllm.mode import VARIABLE, Mode, mode
 from hardpoint_vllm.probe import Probed
 from hardpoint_vllm.versions import SUPPORTED, objection

@@ -7,7 +7,6 @@ import os
 
 from hardpoint.cli.doctor import DoctorSection
 from hardpoint.overrides import Override
-
 from hardpoint_vllm import probe
 from hardpoint_vllm.diagnosis import GROUPS, diagnose
 from hardpoint_vllm.mode import VARIABLE, Mode, mode

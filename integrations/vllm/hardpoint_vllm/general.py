@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 from hardpoint.errors import BackendUnavailable
-
 from hardpoint_vllm.announce import say
 from hardpoint_vllm.mode import VARIABLE, Mode, mode
 from hardpoint_vllm.versions import installed, objection
@@ -60,9 +59,9 @@ def _install_all() -> None:
 
 def _agree() -> tuple[str, str]:
     """Device type of the chosen backend, which must be vLLM's own, and a word on the platform class."""
-    import hardpoint
     from vllm.platforms import current_platform
 
+    import hardpoint
     from hardpoint_vllm.platform import PLATFORMS
 
     chosen = hardpoint.get_backend().info

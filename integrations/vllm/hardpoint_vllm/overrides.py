@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from hardpoint.overrides import Kind, Override
-
 from hardpoint_vllm.versions import SUPPORTED
 
 _LOADERS = "vllm.model_executor.model_loader.base_loader"

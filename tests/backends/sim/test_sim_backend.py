@@ -7,9 +7,10 @@ import sys
 from dataclasses import FrozenInstanceError, dataclass, replace
 from importlib.metadata import EntryPoint
 
-import hardpoint_sim
 import pytest
 import torch
+
+import hardpoint_sim
 from hardpoint import Backend
 from hardpoint.device import Device
 from hardpoint.graphs import Graphs

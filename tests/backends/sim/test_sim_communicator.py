@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from hardpoint.communicator import Communicator, Rendezvous
 from hardpoint.errors import CaptureRefused, CommunicatorError, DeviceError
 from hardpoint_sim.backend import build

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+
 from hardpoint.device import Device
 from hardpoint.errors import DeviceError
 from hardpoint_sim.settings import Settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from hardpoint.errors import DeviceError
 from hardpoint_sim.settings import Settings
 from support.simulator import Simulator, is_poisoned, simulator

@@ -6,6 +6,7 @@ import gc
 
 import pytest
 import torch
+
 from hardpoint.errors import CaptureRefused
 from hardpoint.graphs import Graph, Graphs
 from support.simulator import Simulator, is_poisoned, simulator

@@ -6,6 +6,7 @@ import gc
 
 import pytest
 import torch
+
 from hardpoint.errors import CaptureRefused, LaunchRefused
 from hardpoint.launcher import KernelLauncher
 from hardpoint_sim.driver import Driver

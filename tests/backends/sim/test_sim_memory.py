@@ -6,6 +6,7 @@ import gc
 
 import pytest
 import torch
+
 from hardpoint_sim.settings import Settings
 from support.simulator import Simulator, is_poisoned, simulator
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from hardpoint.errors import LifecycleError
 from hardpoint.lifecycle.protocol import MemoryMap
 from hardpoint_sim.errors import DeviceFault, UnmappedAccess

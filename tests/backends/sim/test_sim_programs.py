@@ -6,9 +6,10 @@ import threading
 from dataclasses import dataclass
 
 import torch
-from hardpoint_sim.settings import Settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from hardpoint_sim.settings import Settings
 from support.simulator import simulator
 
 STREAMS, CELLS = 3, 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hardpoint_sim.settings import Rules, Settings, read_settings
 
 

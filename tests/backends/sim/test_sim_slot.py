@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import hardpoint_sim
 import pytest
 from torch.utils import backend_registration
+
+import hardpoint_sim
 
 PROBE = "import hardpoint_sim; print(hardpoint_sim.hardpoint_probe())"
 

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+
 from hardpoint.device import Event, Stream
 from hardpoint.errors import DeviceError
 from hardpoint_sim.errors import DeviceFault

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+
 from hardpoint.errors import DeviceError
 from hardpoint_sim.errors import DeviceMix
 from hardpoint_sim.settings import Settings

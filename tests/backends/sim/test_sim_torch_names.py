@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import torch
+
 from hardpoint_sim.event import SimEvent
 from hardpoint_sim.stream import SimStream
 from support.simulator import Simulator, simulator

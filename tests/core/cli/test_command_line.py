@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+
 from support.distributions import Site, good
 
 COMMANDS = """

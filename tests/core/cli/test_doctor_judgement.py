@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hardpoint.cli.doctor.section import DoctorSection
 from hardpoint.cli.doctor.variables import variables
 from hardpoint.cli.doctor.versions import versions

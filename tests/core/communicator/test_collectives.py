@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.gloo import open_gloo
-from support.ranks import RankPool
 
 from hardpoint.errors import CommunicatorError, DeadlineExceeded
+from support.gloo import open_gloo
+from support.ranks import RankPool
 
 WORLDS = (1, 2, 3, 4)
 DTYPES = ("float32", "bfloat16", "int64", "bool", "int16", "uint32", "float8_e4m3fn", "complex64")
@@ -80,7 +80,7 @@ def _ragged(store: Any, rank: int, world: int, plans: list[list[int]]) -> None:
 @pytest.mark.parametrize("world", (1, 2, 3, 4))
 def test_ragged_counts_with_zero_rows(pool: RankPool, world: int, data: st.DataObject) -> None:
     counts = st.lists(st.integers(0, 5), min_size=world, max_size=world)
-    plans = data.draw(st.lists(counts, min_size=5, max_size=5)) + [[0] * world, [0] * (world - 1) + [3]]
+    plans = [*data.draw(st.lists(counts, min_size=5, max_size=5)), [0] * world, [0] * (world - 1) + [3]]
     for result in pool.run(world, _ragged, plans):
         result.unwrap()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from support.gloo import DEADLINE, OPS, faults
-from support.ranks import RankPool
 
 from hardpoint.communicator import Verdict
 from hardpoint.errors import CollectiveMismatch, DeadlineExceeded, RankLost
+from support.gloo import DEADLINE, OPS, faults
+from support.ranks import RankPool
 
 
 def survivors(

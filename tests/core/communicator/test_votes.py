@@ -6,11 +6,11 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.gloo import open_gloo
-from support.ranks import RankPool
 
 from hardpoint.communicator.vote import Ballot, _decode, _encode, decide
 from hardpoint.errors import CommunicatorError
+from support.gloo import open_gloo
+from support.ranks import RankPool
 
 ballots = st.builds(
     Ballot, st.booleans(), st.sampled_from(["a", "b"]), st.text(max_size=5), st.sampled_from(["", "x", "y"])

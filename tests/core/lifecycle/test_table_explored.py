@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from hardpoint.lifecycle.states import Action, Event, Operation, Phase, Stage, State, Voted
 from hardpoint.lifecycle.table import Step, Transition, transition
 from support.lifecycle_explorer import Explorer, Violation

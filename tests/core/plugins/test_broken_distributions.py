@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.distributions import Site, good
 
 DEADLINE = 6.0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hardpoint.errors import BackendUnavailable
-from hardpoint.plugins import Choice, parse_request
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hardpoint.errors import BackendUnavailable
+from hardpoint.plugins import Choice, parse_request
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True).filter(lambda name: name not in ("auto", "off"))
 CHOICES = st.builds(Choice, NAMES, st.none() | st.from_regex(r"[A-Za-z0-9_.-]{1,8}", fullmatch=True))

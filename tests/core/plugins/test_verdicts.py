@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from support.distributions import Site, good
 
 COUNTED = "import pathlib\nwith pathlib.Path({log!r}).open('a') as log: log.write('imported\\n')\n"

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from support.distributions import Site, good
 
 # Runs many selections in one process: each line of the answer is the chosen spec or the error.

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.distributions import Site, good
 
 ROOT = Path(__file__).parents[3]

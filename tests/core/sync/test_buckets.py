@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from hardpoint.errors import SyncError
-from hardpoint.sync.buckets import plan_buckets
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hardpoint.errors import SyncError
+from hardpoint.sync.buckets import plan_buckets
 
 sizes_lists = st.lists(st.integers(0, 700), max_size=12)
 alignments = st.sampled_from([1, 4, 16, 64])

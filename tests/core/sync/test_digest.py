@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import torch
-from hardpoint.sync.digest import CHUNK_WORDS, byte_view, tensor_digest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hardpoint.sync.digest import CHUNK_WORDS, byte_view, tensor_digest
 
 
 def _random(*shape: int, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> torch.Tensor:

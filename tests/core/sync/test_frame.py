@@ -3,10 +3,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hardpoint.errors import SyncError
-from hardpoint.sync.frame import HEADER_BYTES, Header, Kind, check_header
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hardpoint.errors import SyncError
+from hardpoint.sync.frame import HEADER_BYTES, Header, Kind, check_header
 
 headers = st.builds(
     Header,

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from hardpoint.errors import SyncError
 from hardpoint.sync import LIMITS, Manifest, ManifestLimits, TensorSpec
 from hardpoint.sync.dtypes import ITEMSIZE, dtype_name, torch_dtype
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 specs = st.builds(

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from hardpoint.errors import SyncError
-from hardpoint.sync import Manifest, Progress, Received, Receiver, Sender, SyncOutcome, TensorSpec, UpdateAborted
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from hardpoint.errors import SyncError
+from hardpoint.sync import Manifest, Progress, Received, Receiver, Sender, SyncOutcome, TensorSpec, UpdateAborted
 from support.threads_communicator import Hub, ThreadsCommunicator
 
 Tensors = dict[str, torch.Tensor]

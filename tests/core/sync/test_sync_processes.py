@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hardpoint.sync import Manifest
 from hardpoint.sync.buckets import plan_buckets
 from support.sync_processes import BUCKET, DEADLINE, Fault, run_update, weights

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hardpoint_trainers import is_adapter, plain_name
 
 CASES = {

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+
 from hardpoint.errors import SyncError
 from hardpoint.sync import TensorSpec, UpdateAborted
 from hardpoint_trainers import WeightPublisher

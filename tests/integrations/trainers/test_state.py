@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from hardpoint.errors import SyncError
 from hardpoint_trainers import checkpoint_tensors
-from safetensors.torch import load_file
 from support.trainer_models import tiny_trainer_moe
 
 

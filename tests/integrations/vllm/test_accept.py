@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from hardpoint.errors import SyncError
 from hardpoint.sync import Manifest, TensorSpec
 from hardpoint_vllm.weight_transfer.accept import check
 from hardpoint_vllm.weight_transfer.first_load import FirstLoad
-from hypothesis import given
-from hypothesis import strategies as st
 
 NAMES = [
     f"layers.{layer}.mlp.experts.{expert}.{part}"

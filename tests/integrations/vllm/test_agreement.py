@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from hardpoint_vllm.weight_transfer.agreement import Ballot, count
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hardpoint_vllm.weight_transfer.agreement import Ballot, count
 
 
 @given(st.text(max_size=400).map(lambda text: text.replace("\0", "")), st.text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hardpoint_vllm.diagnosis import GROUPS, diagnose
 from hardpoint_vllm.probe import Probed
 

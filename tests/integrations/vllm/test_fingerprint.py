@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hardpoint_vllm.tripwire.fingerprint import Fingerprint
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hardpoint_vllm.tripwire.fingerprint import Fingerprint
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.uint8, torch.int64]
 

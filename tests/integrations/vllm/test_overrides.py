@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+
 from hardpoint_vllm import overrides
 from hardpoint_vllm.versions import SUPPORTED
 from support.vllm_engine import ask

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+
 from hardpoint_vllm.patching import is_wrapped, unwrap, wrap
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.tiny_models import qwen3_moe
 from support.vllm_engine import ask
 

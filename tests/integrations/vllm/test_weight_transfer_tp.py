@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.tiny_models import qwen3_moe
 from support.vllm_children.sync import DEADLINE
 from support.vllm_engine import ask

@@ -10,9 +10,10 @@ from typing import Any
 
 
 def main(answer: str) -> None:
-    from hardpoint_vllm import overrides
     from vllm.platforms import current_platform
     from vllm.plugins import load_general_plugins
+
+    from hardpoint_vllm import overrides
 
     before = {row.target: row.installed for row in overrides.table()}
     found: dict[str, Any] = {"platform": type(current_platform).__name__, "error": None}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from hardpoint.errors import HardpointError
 from hardpoint.sync import TensorSpec
 from hardpoint_trainers.publisher import WeightPublisher

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any
 
 from hardpoint.errors import HardpointError
-
 from hardpoint_vllm.demo.channel import MESSAGE_BYTES
 
 _TAIL_LINES = 15

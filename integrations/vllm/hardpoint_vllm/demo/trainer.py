@@ -78,6 +78,7 @@ class Trainer:
     def publish(self, report: Report, *, fault: str | None) -> dict[str, Any]:
         """Send the model's weights, in bf16, with `fault` planted on the way (see `FAULTS`)."""
         import torch
+
         from hardpoint.sync import UpdateAborted
         from hardpoint_trainers import checkpoint_tensors
 

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hardpoint.errors import HardpointError, LayoutError
 from torch.nn.parameter import is_lazy
 
+from hardpoint.errors import HardpointError, LayoutError
 from hardpoint_vllm.tripwire.fingerprint import Fingerprint
 
 VARIABLE = "HARDPOINT_TRIPWIRE"

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from hardpoint.errors import SyncError
 from hardpoint.sync import Manifest, TensorSpec
-
 from hardpoint_vllm.weight_transfer.first_load import FirstLoad
 
 _SHOWN = 5

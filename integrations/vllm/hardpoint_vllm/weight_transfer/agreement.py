@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+
 from hardpoint.errors import SyncError
 
 _DIGEST = 16

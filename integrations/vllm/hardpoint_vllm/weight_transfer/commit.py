@@ -10,8 +10,8 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from hardpoint.errors import SyncError
 
+from hardpoint.errors import SyncError
 from hardpoint_vllm.weight_transfer.agreement import Ballot, agree
 from hardpoint_vllm.weight_transfer.snapshot import Snapshot
 

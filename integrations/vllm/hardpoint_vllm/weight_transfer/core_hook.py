@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hardpoint.errors import HardpointError, SyncError
-
 from hardpoint_vllm.patching import wrap
 from hardpoint_vllm.weight_transfer import NAME
 

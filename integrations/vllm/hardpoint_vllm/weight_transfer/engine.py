@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hardpoint.errors import BackendUnavailable, SyncError
-from hardpoint.sync import Manifest, Received, Receiver, join_store
 from vllm.distributed.weight_transfer.base import WeightTransferEngine
 
+from hardpoint.errors import BackendUnavailable, SyncError
+from hardpoint.sync import Manifest, Received, Receiver, join_store
 from hardpoint_vllm.mode import VARIABLE, Mode, mode
 from hardpoint_vllm.weight_transfer.accept import check
 from hardpoint_vllm.weight_transfer.agreement import Ballot, agree

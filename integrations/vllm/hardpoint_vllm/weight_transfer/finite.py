@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+
 from hardpoint.errors import SyncError
 
 _SHOWN = 5

@@ -12,9 +12,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from hardpoint.sync import TensorSpec
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hardpoint.sync import TensorSpec
 from hardpoint_vllm.patching import wrap
 from hardpoint_vllm.weight_transfer import NAME
 

@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from hardpoint.errors import SyncError
-from hardpoint.sync import DEFAULT_BUCKET_BYTES, TensorSpec
-from hardpoint.sync.dtypes import dtype_name
-from hardpoint_trainers.publisher import WeightPublisher
 from vllm.distributed.weight_transfer.base import (
     TrainerInitInfo,
     TrainerWeightTransferEngine,
@@ -23,6 +19,10 @@ from vllm.distributed.weight_transfer.base import (
     materialize_full_tensor,
 )
 
+from hardpoint.errors import SyncError
+from hardpoint.sync import DEFAULT_BUCKET_BYTES, TensorSpec
+from hardpoint.sync.dtypes import dtype_name
+from hardpoint_trainers.publisher import WeightPublisher
 from hardpoint_vllm.weight_transfer import NAME
 
 
