@@ -49,6 +49,26 @@ def typed_kernel() -> Kernel:
     return typed
 
 
+def gather_kernel() -> Kernel:
+    """``out += part`` for every part of a list."""
+
+    def gather(out: torch.Tensor, parts: list[torch.Tensor]) -> None:
+        for part in parts:
+            out.add_(part)
+
+    return gather
+
+
+def blocked_kernel() -> Kernel:
+    """``out[:] = block``, and `block` is declared as a compile-time constant."""
+
+    @python_kernel(constants=("block",))
+    def blocked(out: torch.Tensor, block: int) -> None:
+        out.fill_(float(block))
+
+    return blocked
+
+
 def optional_kernel() -> Kernel:
     """``out[:] = n``, plus `x` if it is given."""
 

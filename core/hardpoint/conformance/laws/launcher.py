@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hardpoint.conformance.claims import GRAPH
 from hardpoint.conformance.context import LawContext
 from hardpoint.conformance.law import law
-from hardpoint.conformance.laws._kernels import add_kernel, failing_kernel, optional_kernel, scale_kernel, typed_kernel
+from hardpoint.conformance.laws._kernels import (
+    add_kernel,
+    blocked_kernel,
+    failing_kernel,
+    gather_kernel,
+    optional_kernel,
+    scale_kernel,
+    typed_kernel,
+)
 from hardpoint.conformance.laws._work import keep_busy
 from hardpoint.errors import CaptureRefused, LaunchRefused
 
@@ -23,21 +31,25 @@ DTYPES = ("float32", "bfloat16", "float16", "int32")
 def launch_computes(context: LawContext) -> None:
     """A launched kernel does its work exactly once, for every declared dtype and every shape, and its results are seen.
 
-    Launch, a bound call, and a launch after a preload do the same.
+    Launch, a bound call, and a launch after a preload do the same, also on views that leave gaps in their memory.
     """
     launcher = context.backend.launcher
     names = [name for name in DTYPES if name in context.backend.capabilities.dtypes]
 
-    def check(shape: tuple[int, ...], name: str, how: str) -> None:
+    def check(shape: tuple[int, ...], name: str, how: str, step: int) -> None:
         dtype, kernel = getattr(torch, name), add_kernel()
-        x, out = context.full(*shape, value=3, dtype=dtype), context.full(*shape, value=4, dtype=dtype)
+        x = context.full(*shape, value=3, dtype=dtype)
+        whole = context.full(*shape[:-1], shape[-1] * step, value=4, dtype=dtype)
+        out = whole[..., ::step]
         if how == "bind":
             launcher.bind(kernel, out, x)(out, x)
         else:
             if how == "preload":
                 launcher.preload(kernel, out, x)
             launcher.launch(kernel, out, x=x)
-        context.equal(out, torch.full(shape, 7, dtype=dtype), f"out += x after {how}, {name} {shape}")
+        expected = torch.full((*shape[:-1], shape[-1] * step), 4, dtype=dtype)
+        expected[..., ::step] = 7
+        context.equal(whole, expected, f"out += x after {how}, {name} {shape}, where out is every column {step} apart")
         context.equal(x, torch.full(shape, 3, dtype=dtype), f"x, which the kernel only reads, after {how}")
 
     context.examples(
@@ -46,6 +58,7 @@ def launch_computes(context: LawContext) -> None:
         shape=st.lists(st.integers(1, 17), min_size=1, max_size=3).map(tuple),
         name=st.sampled_from(names),
         how=st.sampled_from(["launch", "bind", "preload"]),
+        step=st.integers(1, 2),
     )
 
 
@@ -73,7 +86,7 @@ def device_from_tensors(context: LawContext) -> None:
 
 
 def _ways(launcher: Any, current: int, index: int) -> list[Callable[..., None]]:
-    kernels = [scale_kernel() for _ in range(3)]
+    kernels, gather = [scale_kernel() for _ in range(3)], gather_kernel()
 
     def launch(out: torch.Tensor, x: torch.Tensor) -> None:
         launcher.launch(kernels[0], out, x, 2.0)
@@ -91,7 +104,14 @@ def _ways(launcher: Any, current: int, index: int) -> list[Callable[..., None]]:
 
         launcher.launch(numbers_first, 2.0, None, x=x, out=out)
 
-    return [launch, bound, preloaded, with_numbers_first]
+    def in_lists(out: torch.Tensor, x: torch.Tensor) -> None:
+        def through_lists(factor: float, outs: list[torch.Tensor], parts: list[torch.Tensor]) -> None:
+            torch.mul(parts[0], factor, out=outs[0])
+
+        launcher.launch(through_lists, 1.0, [out], [x])
+        launcher.bind(gather, out, [x])(out, [x])
+
+    return [launch, bound, preloaded, with_numbers_first, in_lists]
 
 
 @law(part="launcher", id="launcher.current-device-is-restored", devices=2, deadline=30)
@@ -172,11 +192,7 @@ def refuses_tensors_off_the_device(context: LawContext) -> None:
     # Where the host is the device, a tensor without memory (meta) is what does not belong there.
     strange = torch.ones(8, device="meta" if device.type == "cpu" else "cpu")
     good, out, kernel = context.full(8, value=1.0), context.full(8, value=-1.0), add_kernel()
-
-    def gather(out: torch.Tensor, parts: list[torch.Tensor]) -> None:
-        for part in parts:
-            out.add_(part)
-
+    gather = gather_kernel()
     bound = launcher.bind(kernel, out, good)
     cases: list[tuple[str, str, Callable[[], object]]] = [
         ("launch with it last", "x", lambda: launcher.launch(kernel, out, strange)),
@@ -281,11 +297,13 @@ def preload_loads_without_launching(context: LawContext) -> None:
         ]
 
     for named in ([indices[-1]], [indices[0]], indices, None):
-        kernel = add_kernel()
-        context.check(loaded(kernel) == [], "a kernel that nobody named before counts as loaded")
-        launcher.preload(kernel, tensors[0], tensors[0], devices=named)
-        wanted = [0] if named is None else sorted(named)
-        context.check(loaded(kernel) == wanted, f"after preload with devices={named}, loaded on {loaded(kernel)}")
+        for index, tensor in zip(indices, tensors, strict=True):
+            kernel = add_kernel()
+            context.check(loaded(kernel) == [], "a kernel that nobody named before counts as loaded")
+            launcher.preload(kernel, tensor, tensor, devices=named)
+            wanted, found = [index] if named is None else sorted(named), loaded(kernel)
+            what = f"preload with devices={named} and tensors on device {index}"
+            context.check(found == wanted, f"after {what}, loaded on {found} instead of {wanted}")
     for tensor in tensors:
         context.equal(tensor, torch.full((4,), 1.0), "a tensor that preload was given")
     with context.refuses("preload on a device that is not there"):
@@ -294,7 +312,10 @@ def preload_loads_without_launching(context: LawContext) -> None:
 
 @law(part="launcher", id="launcher.specialisations-are-loaded-apart", deadline=30)
 def specialisations_are_loaded_apart(context: LawContext) -> None:
-    """A kernel that is loaded for one dtype, None-ness, integer class or alignment is not loaded for another one."""
+    """A kernel loaded for one dtype, None-ness, integer class, alignment or constant is not loaded for another one.
+
+    Where a form is shared, as by 6 and 7, it computes with what the launch was given.
+    """
     launcher, dtypes = context.backend.launcher, context.backend.capabilities.dtypes
     base, out = context.full(40, value=1.0), context.full(8, value=0.0)
     x = base[:8]
@@ -321,6 +342,16 @@ def specialisations_are_loaded_apart(context: LawContext) -> None:
         launcher.launch(kernel, *arguments)
         expected = torch.full((8,), float(arguments[2] % 97)) + (0.0 if arguments[1] is None else 1.0)
         context.equal(out, expected, f"a kernel launched in form {launcher.explain(kernel, *arguments).specialisation}")
+    for number in (6, 7):
+        launcher.launch(kernel, out, None, number)
+        context.equal(out, torch.full((8,), float(number)), f"a kernel launched with {number} in a form that 6 shares")
+    kernel = blocked_kernel()
+    launcher.preload(kernel, out, 6)
+    loaded = [block for block in (6, 7, 16) if launcher.explain(kernel, out, block).loaded]
+    context.check(loaded == [6], f"a kernel that was loaded for the constant 6 counts as loaded for {loaded}")
+    for block in (6, 7, 16):
+        launcher.launch(kernel, out, block)
+        context.equal(out, torch.full((8,), float(block)), f"a kernel launched with the constant {block}")
 
 
 @law(part="launcher", id="launcher.bound-calls-fit-or-refuse", deadline=30)
@@ -333,15 +364,24 @@ def bound_calls_fit_or_refuse(context: LawContext) -> None:
     bound(out, x)
     bound(out, context.full(8, value=10.0))
     context.equal(out, torch.full((8,), 13.0), "two bound calls with tensors of the same kind")
-    others = [(context.full(8, value=1, dtype=torch.int32),) * 2]
+    bound(x=x, out=out)
+    context.equal(out, torch.full((8,), 15.0), "a bound call with its arguments by name, in another order")
+    # The bits of 1.0: read as floats they add up to other bits than as integers.
+    others = [(context.full(8, value=0x3F800000, dtype=torch.int32),) * 2]
     others += [(context.full(8, value=1.0, index=index),) * 2 for index in context.device_indices if index != 0]
     for first, second in others:
+        before = context.to_host(first)
         try:
             bound(first, second)
         except LaunchRefused:
-            context.equal(first, torch.full((8,), 1).to(first.dtype), "the output of a refused bound call")
+            context.equal(first, before, "the output of a refused bound call")
         else:
-            context.equal(first, torch.full((8,), 2).to(first.dtype), "the output of an accepted bound call")
+            context.equal(first, before * 2, "the output of an accepted bound call")
+    scale, seen = scale_kernel(), context.full(8, value=0.0)
+    bound = launcher.bind(scale, seen, x, 2.0)
+    for factor in (2.0, 3.0, 5.0):
+        bound(seen, x, factor)
+        context.equal(seen, torch.full((8,), 2.0 * factor), f"a kernel bound with 2.0, called with {factor}")
 
 
 @law(part="launcher", id="launcher.kernel-errors-are-raised", deadline=30)
@@ -400,8 +440,11 @@ def launch_in_capture_is_recorded(context: LawContext) -> None:
             launcher.launch(kernel, out, x)
             bound(last, out, 10.0)
         context.equal(out, torch.zeros(8), f"the output after the capture on device {index}, before any replay")
+        total = 0.0
         for count in (1, 2, 3):
             with context.backend.device.use(index):
+                x.fill_(float(count))
                 graph.replay()
-            context.equal(out, torch.full((8,), 2.0 * count), f"two launches, replayed {count} times")
-            context.equal(last, torch.full((8,), 20.0 * count), f"a bound call in a graph, replayed {count} times")
+            total += 2.0 * count
+            context.equal(out, torch.full((8,), total), f"two launches, replayed {count} times as x grew")
+            context.equal(last, torch.full((8,), 10 * total), f"a bound call in a graph, replayed {count} times")
