@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hardpoint.errors import LayoutError
 from hardpoint.moe.descriptor import SHARDS, Axes, Order, Shard
@@ -68,6 +68,21 @@ class CheckpointFormat:
         """The tensor that holds `shard` of `expert` (None where all experts are one tensor)."""
         tail = self.patterns[SHARDS.index(shard)].replace("{expert}", str(expert))
         return f"{layer}.{tail}" if layer else tail
+
+    def companion(self, ending: str) -> CheckpointFormat:
+        """Names of the tensors that lie beside the weights in the same order and axes: scales, zero points, blocks.
+
+        `ending` takes the place of ``weight``, or is put behind names without it: ``weight_scale_inv`` gives
+        ``experts.{expert}.gate_proj.weight_scale_inv`` for the per-expert format, ``scales`` gives
+        ``experts.gate_up_proj_scales`` for gpt-oss. Sizes in the descriptor of such tensors count scales, not values.
+        """
+
+        def renamed(pattern: str) -> str:
+            stem = pattern.removesuffix("weight")
+            return f"{stem}{ending}" if stem != pattern else f"{pattern}_{ending}"
+
+        gate, up, down = (renamed(pattern) for pattern in self.patterns)
+        return replace(self, name=f"{self.name} {ending}", patterns=(gate, up, down))
 
 
 PER_EXPERT = CheckpointFormat(
