@@ -72,6 +72,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         write_page(report, arguments.report)
     if arguments.json:
         write_json(report, arguments.json)
+    if not report.available:
+        raise HardpointError(report.problems[0])
     show_report(console, report)
     return 0 if report.kept else 1
 
@@ -81,6 +83,10 @@ def _self_test(arguments: argparse.Namespace, console: Console) -> int:
     from hardpoint.conformance.self_test import run_self_test
     from hardpoint.conformance.show import progress, show_self_test
 
+    unused = [flag for flag in ("json", "report", "law", "known_failures") if getattr(arguments, flag)]
+    if unused:
+        flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in unused)
+        raise HardpointError(f"{flags} cannot be used with --self-test, which tests the laws and not a backend")
     source = _source(arguments, default="sim")
     with Pool(slots=arguments.jobs) as pool, progress(console, f"self-test on {source.label}") as bar:
         report = run_self_test(

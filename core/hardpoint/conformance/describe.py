@@ -32,7 +32,7 @@ def describe(subject: Subject) -> Description:
             f"{tolerance.law} {tolerance.dtype}: rtol {tolerance.rtol:g}, atol {tolerance.atol:g}; {tolerance.reason}"
             for tolerance in subject.tolerances
         ),
-        versions=_versions(),
+        versions=_versions(subject),
     )
 
 
@@ -59,8 +59,10 @@ def _device(subject: Subject, index: int) -> DeviceFacts:
     return DeviceFacts(index, identity.physical, identity.uuid, visibility, total)
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
+def _versions(subject: Subject) -> tuple[tuple[str, str], ...]:
     found = [("python", platform.python_version()), ("torch", torch.__version__)]
+    if subject.distribution is not None and subject.distribution[0] != "hardpoint":
+        found.append(subject.distribution)
     for name in ("hardpoint", "triton", "hypothesis"):
         try:
             found.append((name, metadata.version(name)))

@@ -97,13 +97,17 @@ class Started:
 
 @dataclass(frozen=True)
 class Done:
-    """Answer to `Describe` or `Run`. `failure` is None if all went well, else a sentence."""
+    """Answer to `Describe` or `Run`. `failure` is None if all went well, else a sentence.
+
+    `unavailable`: the failure is that no backend of that name can be chosen here, and no fault of a backend.
+    """
 
     failure: str | None
     traceback: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     description: Description | None = None
+    unavailable: bool = False
 
 
 @dataclass(frozen=True)

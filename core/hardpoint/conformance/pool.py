@@ -50,6 +50,7 @@ class Outcome:
     seconds: float = 0.0
     printed: str = ""
     description: Description | None = None
+    unavailable: bool = False  # no backend of that name can be chosen here
 
 
 @dataclass
@@ -231,6 +232,7 @@ class Pool:
                 if rank.printed
             ),
             answers[0].description,
+            any(answer.unavailable for answer in answers),
         )
 
 

@@ -74,6 +74,7 @@ class Report:
         complete: every law of the kit was looked at, not a selection.
         results: one per law, in the order of the kit.
         problems: sentences about the run itself: a backend that cannot be built, an expired known failure.
+        available: a backend of that name can be chosen here; False explains why every law failed.
     """
 
     subject: SubjectFacts
@@ -83,6 +84,7 @@ class Report:
     complete: bool
     results: tuple[LawResult, ...]
     problems: tuple[str, ...] = ()
+    available: bool = True
 
     @property
     def kept(self) -> bool:
@@ -113,6 +115,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "started": report.started,
         "seconds": report.seconds,
         "complete": report.complete,
+        "available": report.available,
         "kept": report.kept,
         "totals": {status.value: count for status, count in tally(report.results).items()},
         "problems": list(report.problems),
@@ -151,6 +154,7 @@ def from_json(data: dict[str, Any], where: str) -> Report:
             data["complete"],
             results,
             tuple(data["problems"]),
+            data["available"],
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise HardpointError(f"{where}: not a conformance report: {type(error).__name__}: {error}") from error

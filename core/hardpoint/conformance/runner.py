@@ -103,8 +103,9 @@ def run_kit(
         on_result(result, len(plans))
 
     if described.failure is not None:
-        reason = f"the backend {source.label} cannot be built: {described.failure}"
-        problems.append(reason)
+        problem = cannot_be_built(source, described)
+        problems.append(problem)
+        reason = problem.partition("\n")[0]  # the table of candidates is told once, as the problem
         for entry in plans:
             add(_result(entry, source, seed, Status.FAILED, reason))
     else:
@@ -121,7 +122,22 @@ def run_kit(
         chosen is None and chosen_parts is None,
         tuple(results[entry.id] for entry in plans),
         tuple(problems),
+        not described.unavailable,
     )
+
+
+def run_law(pool: Pool, source: BackendSource, entry: Plan, *, seed: int = 0, known: str | None = None) -> LawResult:
+    """One law of a `plan`, in all its worlds; `known` is the reason why it is known to fail, if it is."""
+    results: list[LawResult] = []
+    _run(pool, source, seed, [entry], {} if known is None else {entry.id: known}, results.append)
+    return results[0]
+
+
+def cannot_be_built(source: BackendSource, described: Outcome) -> str:
+    """The sentence for a backend whose description failed."""
+    if described.unavailable:
+        return described.failure or ""
+    return f"the backend {source.label} cannot be built: {described.failure}"
 
 
 def _run(

@@ -64,7 +64,7 @@ def show_report(console: Console, report: Report) -> None:
     console.print(table)
     for status in (Status.KNOWN_FAILURE, Status.FAILED):
         for result in report.results:
-            if result.status is status:
+            if result.status is status and subject.name:  # a backend that cannot be built is one problem, told below
                 _show_failure(console, result)
     names = [result.claim or result.id for result in report.results if result.status is Status.NOT_CLAIMED]
     if names:

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A backend under test, with the cases and tolerances that its plugin brings."""
+    """A backend under test, with the cases and tolerances that its plugin brings, and (name, version) of its wheel."""
 
     backend: Backend
     extra_cases: tuple[ExtraCase, ...] = ()
     tolerances: tuple[Tolerance, ...] = ()
+    distribution: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,24 @@ def _from_factory(reference: str) -> Subject:
 
 
 def _from_name(name: str) -> Subject:
-    from hardpoint.selection import get_backend
+    from hardpoint.selection import get_backend, registry
 
-    return Subject(get_backend(name))
+    backend = get_backend(name)
+    claim = registry().plugin(backend.info.name).claim
+    cases: list[ExtraCase] = []
+    tolerances: list[Tolerance] = []
+    for answer in registry().collect("hardpoint_conformance", backend=backend):
+        whose = f"hardpoint_conformance of plugin {answer.candidate!r}"
+        if answer.error is not None:
+            raise PluginError(f"{whose} raised {type(answer.error).__name__}: {answer.error}")
+        for found in answer.value or ():
+            if isinstance(found, ExtraCase):
+                cases.append(found)
+            elif isinstance(found, Tolerance):
+                tolerances.append(found)
+            else:
+                raise PluginError(f"{whose} should give ExtraCase and Tolerance objects, gave {type(found).__name__}")
+    return Subject(backend, tuple(cases), tuple(tolerances), (claim.distribution, claim.version))
 
 
 def _mutation(change: str) -> Callable[[Backend], Backend]:

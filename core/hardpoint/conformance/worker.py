@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from hardpoint.conformance.channel import SECRET_BYTES, Channel
 from hardpoint.conformance.messages import Describe, Done, Dying, FromWorker, Hello, Ready, Run, Started, ToWorker
 from hardpoint.conformance.source import BackendSource, Subject
+from hardpoint.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -145,6 +146,8 @@ def _guarded(work: Callable[[], Done]) -> Done:
         done = work()
     except LawFailed as error:
         return Done(str(error), traceback.format_exc(), seconds=time.monotonic() - begin)
+    except BackendUnavailable as error:
+        return Done(str(error), traceback.format_exc(), seconds=time.monotonic() - begin, unavailable=True)
     except BaseException as error:  # noqa: BLE001 - a backend may raise anything, SystemExit included; all of it fails the law
         sentence = f"{type(error).__name__}: {error}".strip().removesuffix(":")
         return Done(sentence, traceback.format_exc(), seconds=time.monotonic() - begin)
