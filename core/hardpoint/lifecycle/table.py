@@ -102,7 +102,11 @@ def _rolled_back(state: State, vote: Voted) -> Step:
     if not vote.unanimous:
         return _fail(state, f"{state.reason}; and the rollback failed: {vote.reason}")
     # At level 2 nothing was saved: a rank that had unmapped has memory again, and nobody's values.
-    return _rest(replace(state, undefined=state.undefined | _lost(state)), state.reason, Action.RESUME, Action.DISCARD)
+    back = replace(state, undefined=state.undefined | _lost(state))
+    if back.asleep or back.undefined:
+        return _rest(back, back.reason, Action.DISCARD)
+    # Resuming may raise as well, and then no rank may serve alone: it needs a vote like any other step.
+    return replace(back, phase=Phase.REMAPPED, stage=Stage.ADMIT), (Action.RESUME, Action.VOTE)
 
 
 def _remapped(state: State, vote: Voted) -> Step:
@@ -134,8 +138,8 @@ def _claimed(state: State, vote: Voted) -> Step:
 
 def _admitted(state: State, vote: Voted) -> Step:
     if not vote.unanimous:
-        return _fail(state, vote.reason)
-    return _rest(state, "", Action.DISCARD)
+        return _fail(state, "; and then ".join(text for text in (state.reason, vote.reason) if text))
+    return _rest(state, state.reason, Action.DISCARD)  # a rollback ends here with the reason that it had
 
 
 _VOTED: dict[Stage, Callable[[State, Voted], Step]] = {
