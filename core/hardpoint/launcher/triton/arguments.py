@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from hardpoint.errors import LaunchRefused
@@ -41,13 +42,11 @@ def options_of(layers: Layers, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def device_of(name: str, arguments: dict[str, Any], device_type: str) -> int:
-    """Index of the one device that all tensors are on.
+    """Index of the one device that all tensors are on, also those in tuples and behind tensor descriptors.
 
     Raises LaunchRefused naming the arguments if there is no tensor, one on another type of device, or two devices.
     """
-    places = {
-        key: value.device for key, value in arguments.items() if hasattr(value, "data_ptr") and hasattr(value, "device")
-    }
+    places = {label: tensor.device for label, tensor in tensors_of(arguments)}
     if not places:
         raise LaunchRefused(
             f"Expected at least one tensor on {device_type} among the arguments of {name}, found none: the device of a "
@@ -63,4 +62,20 @@ def device_of(name: str, arguments: dict[str, Any], device_type: str) -> int:
     if len({device.index for device in places.values()}) > 1:
         found = ", ".join(f"{key} on {device}" for key, device in places.items())
         raise LaunchRefused(f"Expected all tensors of {name} on one device, found {found}; nothing was launched.")
-    return int(next(iter(places.values())).index)
+    return int(next(iter(places.values())).index or 0)
+
+
+def tensors_of(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every tensor with the name of its argument."""
+    for name, value in arguments.items():
+        yield from _walk(name, value)
+
+
+def _walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if hasattr(value, "data_ptr") and hasattr(value, "device"):
+        yield name, value
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            yield from _walk(f"{name}[{index}]", item)
+    elif hasattr(getattr(value, "base", None), "data_ptr"):  # triton.tools.tensor_descriptor.TensorDescriptor
+        yield f"{name}.base", value.base

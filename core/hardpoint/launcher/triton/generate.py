@@ -65,6 +65,8 @@ def direct_call(
         computed: parameters that @triton.heuristics computes; they are computed again at each call, since what they
             look at is not known, over one dict of all arguments.
     """
+    # A kernel's parameters are names of the generated function, so its own names all begin with an underscore, except
+    # `grid`; `launcher._bindable` keeps kernels away whose parameters are named so.
     source, namespace = _source(parameters, guards, device, grid, launch, computed, omittable)
     namespace |= {"_miss": miss, "_launch": launch.function, "_DEV": device, "_three": three}
     enter, leave = hooks.launch_enter_hook, hooks.launch_exit_hook
@@ -127,24 +129,24 @@ def _source(
         *[f"    {line}" for line in heuristics],
         "    try:",
         *[f"        {line}" for line in pointers],
-        f"        missed = {tests}",
+        f"        _missed = {tests}",
         "    except (AttributeError, TypeError):",
-        "        missed = True",
-        "    if missed:",
+        "        _missed = True",
+        "    if _missed:",
         f"        {again}",
         "    if grid is _grid:",
-        "        x, y, z = grid",
+        "        _gx, _gy, _gz = grid",
         "    else:",
-        "        x, y, z = _three(grid)",
+        "        _gx, _gy, _gz = _three(grid)",
         "    try:",
         "        if _current() == _DEV:",
-        f"            _launch(x, y, z, _stream(_DEV), {arguments})",
+        f"            _launch(_gx, _gy, _gz, _stream(_DEV), {arguments})",
         "            return",
-        "        before = _exchange(_DEV)",
+        "        _before = _exchange(_DEV)",
         "        try:",
-        f"            _launch(x, y, z, _stream(_DEV), {arguments})",
+        f"            _launch(_gx, _gy, _gz, _stream(_DEV), {arguments})",
         "        finally:",
-        "            _exchange(before)",
+        "            _exchange(_before)",
         "    except OverflowError:",  # an integer that needs more bits than this form has: converted before the launch
         f"        {again}",
     ]

@@ -43,9 +43,13 @@ class TritonHost:
     def of(cls, device_type: str) -> TritonHost:
         """Look the calls up for ``cuda``, ``xpu`` or another type whose torch module and Triton driver are installed.
 
+        For ``cpu`` they are those of Triton's interpreter: one device, no streams, no captures.
         Raises AttributeError naming the call that the device's torch module lacks.
         """
         import importlib
+
+        if device_type == "cpu":
+            return cls("cpu", lambda: 0, lambda index: 0, lambda device: 0, lambda: 1, lambda: False)
 
         current, exchange, capturing = runtime_calls(device_type)
         driver = importlib.import_module("triton.runtime.driver").driver

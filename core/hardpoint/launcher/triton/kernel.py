@@ -19,28 +19,34 @@ class Layers:
         wrappers: ``Autotuner`` and ``Heuristics`` objects around it, outermost first.
         parameters: of the function, in order.
         name: module and qualified name, for messages.
+        interpreted: ``TRITON_INTERPRET=1`` was set when it was defined: it runs on the host, in Python.
     """
 
     jit: Any
     wrappers: tuple[Any, ...]
     parameters: tuple[inspect.Parameter, ...]
     name: str
+    interpreted: bool = False
 
 
 def layers_of(kernel: Any) -> Layers:
     """Take `kernel` apart. Raises LaunchRefused if it is no Triton kernel."""
     wrappers = []
     inner = kernel
-    while not hasattr(inner, "device_caches"):
+    while True:
         if not hasattr(inner, "fn") or not hasattr(inner, "run"):
             raise LaunchRefused(
                 f"Expected a Triton kernel (@triton.jit, with @triton.autotune or @triton.heuristics around it), found "
                 f"{type(kernel).__name__} {kernel!r}: decorate the function with @triton.jit."
             )
+        if not hasattr(inner.fn, "run"):  # a plain function: this is the innermost, on every release
+            break
         wrappers.append(inner)
         inner = inner.fn
     name = f"{inner.fn.__module__}.{inner.fn.__qualname__}"
-    return Layers(inner, tuple(wrappers), tuple(inner.signature.parameters.values()), name)
+    parameters = tuple(inspect.signature(inner.fn).parameters.values())
+    interpreted = type(inner).__name__ == "InterpretedFunction"
+    return Layers(inner, tuple(wrappers), parameters, name, interpreted)
 
 
 def is_autotuner(wrapper: Any) -> bool:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import CaptureRefused, DeviceError, LaunchRefused
+from hardpoint.launcher.arguments import refuse_wrong_dtypes
 from hardpoint.launcher.protocol import LaunchPlan
-from hardpoint.launcher.triton import releases
+from hardpoint.launcher.python_kernel import facts_of
+from hardpoint.launcher.triton import releases, tuning
 from hardpoint.launcher.triton.arguments import device_of, given, options_of
+from hardpoint.launcher.triton.cold_load import ColdLoad
 from hardpoint.launcher.triton.form import Form
 from hardpoint.launcher.triton.guards import Guard, guard_for
 from hardpoint.launcher.triton.host import TritonHost
 from hardpoint.launcher.triton.kernel import Layers, heuristic_values, layers_of, tuned_values, tuner_of, tuning_key
+from hardpoint.launcher.triton.loading import compiled_form, from_another_device, load
 from hardpoint.launcher.triton.peek import loaded_form
+from hardpoint.launcher.triton.plain import PlainLaunches, cold_in_capture
+
+if TYPE_CHECKING:
+    from hardpoint.communicator import Communicator
 
 log = logging.getLogger("hardpoint.launcher")
 Grid = tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]]
@@ -34,8 +43,8 @@ class TritonLauncher:
     Args:
         device_type: ``cuda`` or another type that both torch and Triton drive; looked up at the first launch.
         host: runtime calls; taken from `device_type` if None.
-        cold_load_in_capture: answers whether the capture under way tolerates loading a module. H100 with driver 580
-            does in every mode (measured 2026-11-22), older drivers refuse; None means no.
+        cold_load: permission to load a kernel inside a capture where the driver is known to accept it; None (the
+            default) refuses every cold launch in a capture, on every driver alike.
     """
 
     def __init__(
@@ -43,16 +52,17 @@ class TritonLauncher:
         device_type: str,
         host: TritonHost | None = None,
         *,
-        cold_load_in_capture: Callable[[], bool] | None = None,
+        cold_load: ColdLoad | None = None,
     ) -> None:
         self._device_type = device_type
         self._host = host
-        self._cold_load_in_capture = cold_load_in_capture
+        self._cold_load = cold_load
         self._forms: dict[tuple[Any, ...], Form] = {}
         self._layers: dict[int, tuple[Any, Layers]] = {}
         self._last: dict[int, tuple[frozenset[str], Callable[..., None]]] = {}
         self._lock = threading.Lock()
         self._announced: set[str] = set()
+        self._plain_launches: PlainLaunches | None = None
 
     @property
     def host(self) -> TritonHost:
@@ -79,9 +89,13 @@ class TritonLauncher:
         Constants and launch options need not be named again. A call whose arguments are of another kind is checked and
         goes to the form that fits it. Binding launches nothing.
         """
+        layers = self._layers_of(kernel)
+        if self._plain_only(layers):
+            self._prepare_plain(layers, kernel, args, kwargs)
+            return self._bound_plain(layers, kernel, args, kwargs, grid)
         form = self._prepare(kernel, args, kwargs)
         constants = {guard.name: guard.value for guard in form.guards if guard.kind == "constant"}
-        options = options_of(self._layers_of(kernel), kwargs)
+        options = options_of(layers, kwargs)
 
         def miss(*, grid: Grid | None, **again: Any) -> None:
             self._slow(kernel, (), {**again, **options}, grid)
@@ -99,32 +113,70 @@ class TritonLauncher:
     def preload(
         self, kernel: Any, *args: Any, devices: Sequence[int] | None = None, grid: Grid | None = None, **kwargs: Any
     ) -> None:
-        """Compile and load on every device of `devices` (None: the arguments' own), so that no launch is a cold one."""
+        """Compile and load on every device of `devices` (None: the arguments' own), so that no launch is a cold one.
+
+        DeviceError for a device that does not exist, before anything is loaded.
+        """
         layers = self._layers_of(kernel)
         own = device_of(layers.name, given(layers, args, kwargs), self._device_type)
-        for device in (own,) if devices is None else devices:
+        wanted = (own,) if devices is None else tuple(devices)
+        for device in wanted:
             if not 0 <= device < self.host.count():
                 raise DeviceError(
                     f"Expected a device index from 0 to {self.host.count() - 1}, found {device}: {layers.name} "
                     "cannot be preloaded there."
                 )
-            self._prepare(kernel, args, kwargs, device=device)
+        for device in wanted:
+            if self._plain_only(layers):
+                self._prepare_plain(layers, kernel, args, kwargs, device)
+            else:
+                self._prepare(kernel, args, kwargs, device)
 
     def explain(self, kernel: Any, *args: Any, grid: Grid | None = None, **kwargs: Any) -> LaunchPlan:
         """What `launch` would do with these arguments; compiles and runs nothing."""
+        name, text, loaded = getattr(kernel, "__name__", str(kernel)), "", False
         try:
             layers = self._layers_of(kernel)
-            arguments = given(layers, args, kwargs)
-            device = device_of(layers.name, arguments, self._device_type)
-            self._refuse_untuned(layers, arguments)
+            arguments, device = self._checked(layers, kernel, args, kwargs)
             with self._on(device):
-                bound, entries, options = self._specialise(layers, arguments, kwargs)
-                form = self._forms.get(self._key(layers, device, bound, entries, options))
-                loaded = form is not None or loaded_form(layers.jit, bound, options) is not None
-        except LaunchRefused as refusal:
-            return LaunchPlan(getattr(kernel, "__name__", str(kernel)), None, "", False, str(refusal))
-        text = _specialisation_text(layers, entries, options)
+                if self._plain_only(layers):
+                    form, loaded = self._plain.specialisation(layers, arguments, kwargs)
+                    text = str(form)
+                else:
+                    text, loaded = self._look(layers, arguments, kwargs, device)
+                if not loaded and self.host.capturing() and not self._cold_load_allowed():
+                    raise CaptureRefused(cold_in_capture(layers, self.host, device, text))
+        except (LaunchRefused, CaptureRefused, DeviceError) as refusal:
+            return LaunchPlan(name, None, text, loaded, str(refusal))
         return LaunchPlan(layers.name, f"{self._device_type}:{device}", text, loaded, None)
+
+    # -- what autotuning chose ---------------------------------------------------------------------------------------
+
+    def save_tuning(self, path: Path, kernels: Iterable[Any]) -> None:
+        """Store what autotuning chose for `kernels` in this process, to be shipped to other machines of this kind."""
+        tuning.write(path, kernels)
+
+    def load_tuning(self, path: Path, kernels: Iterable[Any]) -> int:
+        """Take stored choices; how many. LaunchRefused if they are for other code or another kind of device.
+
+        Kernels of the file that are not in `kernels` are passed over. Calls that are bound already keep their form.
+        """
+        wanted = {self._layers_of(kernel).name: kernel for kernel in kernels}
+        found = [choices for choices in tuning.read(path) if choices.kernel in wanted]
+        self._forget_last(wanted.values())
+        return sum(tuning.adopt(wanted[choices.kernel], choices) for choices in found)
+
+    def share_tuning(self, kernels: Iterable[Any], communicator: Communicator, device: int, *, src: int = 0) -> None:
+        """Collective: every rank takes what rank `src` chose, or none does (LaunchRefused everywhere)."""
+        import torch
+
+        every = list(kernels)
+        self._forget_last(every)
+        tuning.share(every, communicator, torch.device(self._device_type, device), src=src)
+
+    def _forget_last(self, kernels: Iterable[Any]) -> None:
+        for kernel in kernels:
+            self._last.pop(id(kernel), None)
 
     # -- the slow path -----------------------------------------------------------------------------------------------
 
@@ -132,9 +184,11 @@ class TritonLauncher:
         layers = self._layers_of(kernel)
         if grid is None:
             raise LaunchRefused(f"Expected a grid for {layers.name}, found none: pass grid=(x, y, z) or a callable.")
-        arguments = given(layers, args, kwargs)
-        device = device_of(layers.name, arguments, self._device_type)
+        arguments, device = self._checked(layers, kernel, args, kwargs, tuned=False)
         with self._on(device):
+            if self._plain_only(layers):
+                self._plain.launch(layers, kernel, arguments, args, kwargs, grid)
+                return
             tuner = tuner_of(layers.wrappers)
             untuned = tuner is not None and tuning_key(tuner, arguments) not in tuner.cache
             if untuned and self.host.capturing():
@@ -142,10 +196,13 @@ class TritonLauncher:
                     f"{layers.name} has not been autotuned for these arguments, and autotuning inside a graph capture "
                     "would record its trial launches: launch it once with the same arguments before the capture."
                 )
-            if untuned or self._hooked() or not self._release_known():
+            if untuned:
                 kernel[grid](*args, **kwargs)
                 return
             form, bound = self._form(layers, arguments, kwargs, device)
+            if self._hooked():  # Triton's own path, so that a profiler sees the launch; the form is loaded all the same
+                kernel[grid](*args, **kwargs)
+                return
             if not form.bindable:
                 kernel[grid](*args, **kwargs)
                 return
@@ -168,11 +225,45 @@ class TritonLauncher:
 
     def _prepare(self, kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: int | None = None) -> Form:
         layers = self._layers_of(kernel)
-        arguments = given(layers, args, kwargs)
-        own = device_of(layers.name, arguments, self._device_type)
-        self._refuse_untuned(layers, arguments)
+        arguments, own = self._checked(layers, kernel, args, kwargs)
         with self._on(own if device is None else device):
             return self._form(layers, arguments, kwargs, own if device is None else device)[0]
+
+    def _prepare_plain(
+        self,
+        layers: Layers,
+        kernel: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        device: int | None = None,
+    ) -> None:
+        arguments, own = self._checked(layers, kernel, args, kwargs)
+        with self._on(own if device is None else device):
+            self._plain.load(layers, kernel, arguments, args, kwargs)
+
+    def _bound_plain(
+        self, layers: Layers, kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], grid: Grid | None
+    ) -> Callable[..., None]:
+        given_before, options = given(layers, args, kwargs), options_of(layers, kwargs)
+
+        def call(*again: Any, grid: Grid | None = grid, **keywords: Any) -> None:
+            named = given(layers, again, keywords)
+            kept = {name: value for name, value in given_before.items() if name in kwargs and name not in named}
+            self._slow(kernel, (), {**kept, **named, **options}, grid)
+
+        return call
+
+    def _checked(
+        self, layers: Layers, kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, tuned: bool = True
+    ) -> tuple[dict[str, Any], int]:
+        """The arguments by name and the device of the launch. LaunchRefused before anything is compiled."""
+        arguments = given(layers, args, kwargs)
+        device = device_of(layers.name, arguments, self._device_type)
+        for declared in (kernel, layers.jit, layers.jit.fn):
+            refuse_wrong_dtypes(layers.name, arguments, facts_of(declared))
+        if tuned:
+            self._refuse_untuned(layers, arguments)
+        return arguments, device
 
     def _refuse_untuned(self, layers: Layers, arguments: dict[str, Any]) -> None:
         tuner = tuner_of(layers.wrappers)
@@ -192,26 +283,47 @@ class TritonLauncher:
         if form is not None:
             return form, bound
         with self._lock:
-            text = _specialisation_text(layers, entries, options)
+            text, place = _specialisation_text(layers, entries, options), f"{self._device_type}:{device}"
+            permission: AbstractContextManager[None] = nullcontext()
             if self.host.capturing() and loaded_form(layers.jit, bound, options) is None:
-                self._refuse_cold_load(layers, device, text)
-            compiled = layers.jit.warmup(*bound.values(), grid=(1,), **options)
-            compiled = compiled.result() if hasattr(compiled, "result") else compiled
-            compiled._init_handles()  # nothing happens if Triton has loaded it before
+                permission = self._permission(layers, device, text)
+            compiled = self._twin(layers, device, key) or compiled_form(layers, bound, options, text)
+            with permission:
+                load(layers, compiled, place, text)
             guards = _guards(layers, bound, entries)
             entry = releases.direct_launch(compiled, _triton_version(), self._device_type)
             form = Form(layers, compiled, device, text, guards, options, _bindable(layers, guards), entry)
             self._forms[key] = form
         return form, bound
 
-    def _refuse_cold_load(self, layers: Layers, device: int, text: str) -> None:
-        if self._cold_load_in_capture is not None and self._cold_load_in_capture():
-            return
-        raise CaptureRefused(
-            f"{layers.name} is not loaded on {self._device_type}:{device} for {text}, and a graph is being captured. "
-            "Loading now is refused by some drivers, and leaving the kernel out would record a wrong graph: call "
-            f"launcher.preload({layers.jit.fn.__name__}, <the same arguments>, devices=[{device}]) before the capture."
+    def _twin(self, layers: Layers, device: int, key: tuple[Any, ...]) -> Any | None:
+        """The code that another device already has for the same specialisation, not yet loaded here."""
+        for (jit, other, *rest), form in self._forms.items():
+            if jit == key[0] and other != device and rest == list(key[2:]):
+                return from_another_device(layers, other, device, form.compiled)
+        return None
+
+    def _permission(self, layers: Layers, device: int, text: str) -> AbstractContextManager[None]:
+        """A context in which the capture under way tolerates a load. CaptureRefused if there is none."""
+        if self._cold_load is None or not self._cold_load.allowed():
+            raise CaptureRefused(cold_in_capture(layers, self.host, device, text))
+        log.warning(
+            "%s is loaded on %s:%d inside a graph capture; this driver allows it, older ones do not. Preload it.",
+            layers.name,
+            self._device_type,
+            device,
         )
+        return self._cold_load.relaxed()
+
+    def _cold_load_allowed(self) -> bool:
+        return self._cold_load is not None and self._cold_load.allowed()
+
+    def _look(self, layers: Layers, arguments: dict[str, Any], kwargs: dict[str, Any], device: int) -> tuple[str, bool]:
+        """The specialisation as text, and whether it is loaded on the current device."""
+        bound, entries, options = self._specialise(layers, arguments, kwargs)
+        known = self._key(layers, device, bound, entries, options) in self._forms
+        loaded = known or loaded_form(layers.jit, bound, options) is not None
+        return _specialisation_text(layers, entries, options), loaded
 
     # -- what a call is made of ----------------------------------------------------------------------------------------
 
@@ -229,7 +341,14 @@ class TritonLauncher:
         binder = layers.jit.device_caches[self.host.current()][4]
         try:
             bound, entries, _ = binder(**named)
-        except TypeError as error:
+        except KeyError as error:  # Triton's table of dtypes
+            lacking = str(error.args[0])
+            strange = [f"{name} ({_dtype(value)})" for name, value in named.items() if lacking in str(_dtype(value))]
+            raise LaunchRefused(
+                f"{layers.name} cannot take {', '.join(strange) or lacking}: Triton has no such type; nothing was "
+                "launched."
+            ) from error
+        except (TypeError, ValueError) as error:
             raise LaunchRefused(f"{layers.name} cannot take these arguments: {error}; nothing was launched.") from error
         return bound, entries, options_of(layers, kwargs) | options
 
@@ -243,13 +362,24 @@ class TritonLauncher:
     ) -> tuple[Any, ...]:
         tuner = tuner_of(layers.wrappers)
         pinned = () if tuner is None else tuple(bound[name] for name in tuner.keys if name in bound)
-        return (id(layers.jit), device, str(entries), str(sorted(options.items())), str(pinned))
+        switches = (_knobs().runtime.debug, _knobs().compilation.instrumentation_mode)
+        return (id(layers.jit), device, str(entries), str(sorted(options.items())), str(pinned), switches)
 
     def _hooked(self) -> bool:
         """A launch hook is installed: a profiler, or vLLM's JIT monitor."""
         runtime = _knobs().runtime
         enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
         return bool(getattr(enter, "calls", enter)) or bool(getattr(leave, "calls", leave))
+
+    @property
+    def _plain(self) -> PlainLaunches:
+        if self._plain_launches is None:
+            self._plain_launches = PlainLaunches(self.host)
+        return self._plain_launches
+
+    def _plain_only(self, layers: Layers) -> bool:
+        """The kernel goes through ``kernel[grid]`` alone: the interpreter's, or this Triton's internals are unknown."""
+        return layers.interpreted or not self._release_known()
 
     def _release_known(self) -> bool:
         version = _triton_version()
@@ -268,7 +398,13 @@ class TritonLauncher:
 
     @contextmanager
     def _on(self, device: int) -> Iterator[None]:
-        before = self.host.exchange(device)
+        try:
+            before = self.host.exchange(device)
+        except RuntimeError as error:  # torch's error for a device that is gone, or whose context is broken
+            raise DeviceError(
+                f"{self._device_type}:{device}, where the tensors are, cannot be made current: {error}; nothing was "
+                "launched."
+            ) from error
         try:
             yield
         finally:
@@ -291,7 +427,9 @@ def _bindable(layers: Layers, guards: tuple[Guard, ...]) -> bool:
     """Nothing about this kernel needs Triton's own path on each call."""
     watched = layers.jit.pre_run_hooks or layers.jit.used_global_vals
     configs = [config for w in layers.wrappers for config in getattr(w, "configs", ())]
-    odd = any(g.kind == "opaque" or g.name == "grid" or (g.pinned and g.kind == "pointer") for g in guards)
+    # The direct call is a generated function whose own names are `grid` and names with an underscore in front.
+    clash = any(g.name == "grid" or g.name.startswith("_") for g in guards)
+    odd = clash or any(g.kind == "opaque" or (g.pinned and g.kind == "pointer") for g in guards)
     return not (watched or odd or any(config.pre_hook for config in configs))
 
 
@@ -300,6 +438,10 @@ def heuristic_names(layers: Layers) -> list[str]:
     from hardpoint.launcher.triton.kernel import heuristics_of, tuned_names
 
     return [*heuristics_of(layers.wrappers), *tuned_names(layers)]
+
+
+def _dtype(value: Any) -> Any:
+    return getattr(value, "dtype", None)
 
 
 def _knobs() -> Any:

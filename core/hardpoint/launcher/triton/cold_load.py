@@ -1,0 +1,53 @@
+"""Loading a kernel while a graph is being captured: refused as a rule, done where the driver is known to accept it.
+
+A module load is not part of what is captured, so it is right wherever the driver allows it; whether it does depends on
+the driver alone (vllm#36587). H100 with driver 580 (CUDA 13) accepts it in every capture mode (measured 2026-11-22).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+LOADS_IN_CAPTURE_FROM = 13000  # CUDA driver API version, as cuDriverGetVersion gives it
+_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED, cuda.h
+
+
+@dataclass(frozen=True)
+class ColdLoad:
+    """Permission to load in a capture.
+
+    Attributes:
+        allowed: the driver at hand is known to accept it.
+        relaxed: a context in which this thread's capture mode is relaxed; the load runs inside it.
+    """
+
+    allowed: Callable[[], bool]
+    relaxed: Callable[[], AbstractContextManager[None]]
+
+
+def driver_loads_in_capture() -> bool:
+    """The CUDA driver is one that was seen to load modules inside a capture. False without a CUDA build of torch."""
+    import torch
+
+    version = getattr(torch._C, "_cuda_getDriverVersion", None)
+    return version is not None and int(version()) >= LOADS_IN_CAPTURE_FROM
+
+
+def cuda_cold_load() -> ColdLoad:
+    """For NVIDIA GPUs: by the driver's version, under ``cuThreadExchangeStreamCaptureMode(relaxed)``."""
+    return ColdLoad(driver_loads_in_capture, _relaxed)
+
+
+@contextmanager
+def _relaxed() -> Iterator[None]:
+    exchange = ctypes.CDLL("libcuda.so.1").cuThreadExchangeStreamCaptureMode
+    mode = ctypes.c_int(_RELAXED)
+    if exchange(ctypes.byref(mode)) != 0:
+        raise OSError("cuThreadExchangeStreamCaptureMode(relaxed) failed: this driver cannot relax a capture")
+    try:
+        yield
+    finally:
+        exchange(ctypes.byref(mode))  # `mode` holds what was set before
