@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,16 +15,15 @@ def first_device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
     Host tensors are passed over: pinned ones are legal in Triton (the driver maps them into the device's addresses).
     """
-    for value in args:
+    for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor):
             index = value.get_device()
             if index >= 0:
                 return index
-    for value in kwargs.values():
-        if isinstance(value, torch.Tensor):
-            index = value.get_device()
-            if index >= 0:
-                return index
+    for _, value in _tensors([("", value) for value in (*args, *kwargs.values())]):
+        index = value.get_device()
+        if index >= 0:
+            return index
     return -1
 
 
@@ -33,7 +32,7 @@ def check_all(kernel: str, arguments: Iterable[tuple[str, Any]], device_type: st
 
     Raises LaunchRefused naming the arguments: tensors on two devices, or a host tensor that is not pinned.
     """
-    tensors = [(name, value) for name, value in arguments if isinstance(value, torch.Tensor)]
+    tensors = list(_tensors(arguments))
     devices = {value.device for _, value in tensors if value.device.type == device_type}
     if len(devices) > 1:
         found = ", ".join(f"{name} on {value.device}" for name, value in tensors)
@@ -44,6 +43,17 @@ def check_all(kernel: str, arguments: Iterable[tuple[str, Any]], device_type: st
                 f"Expected every tensor of {kernel} on {device_type}, found {name} on the host and not pinned: move it "
                 "there first; nothing was launched."
             )
+
+
+def _tensors(arguments: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor with its argument's name, also in tuples and behind Triton's tensor descriptors."""
+    for name, value in arguments:
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors((f"{name}[{index}]", item) for index, item in enumerate(value))
+        elif isinstance(getattr(value, "base", None), torch.Tensor):
+            yield f"{name}.base", value.base
 
 
 def under_tensors_device(

@@ -7,16 +7,11 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from hardpoint.guard.device import under_tensors_device
 from hardpoint.guard.first_load import FirstLoad
 
 log = logging.getLogger("hardpoint.guard")
-
-# CUDA driver API version from which a module load inside a capture was seen to work in every capture mode
-# (H100, driver 580, 2026-11-22). Older drivers were not seen; some are known to refuse (vllm#36587).
-LOADS_IN_CAPTURE_FROM = 13000
 
 
 @dataclass(frozen=True)
@@ -65,21 +60,37 @@ def install(device_type: str = "cuda", *, strict: bool | None = None) -> GuardSt
             from triton.runtime.jit import JITFunction
         except ImportError as error:
             return GuardStatus(False, reason=f"Triton cannot be imported: {error}")
-        from hardpoint.launcher.triton.host import runtime_calls
+        from hardpoint.launcher.triton import host
 
-        current, exchange, capturing = runtime_calls(device_type)
-        doors = [(JITFunction, "run"), (Autotuner, "run")]
-        originals = [(owner, name, getattr(owner, name)) for owner, name in doors]
-        for owner, name, original in originals:
-            setattr(owner, name, under_tensors_device(original, current, exchange, severe, device_type))
-        code = JITFunction.run.__code__
-        hook = FirstLoad(code, capturing, (lambda: False) if severe else _tolerated(device_type), device_type)
-        _add(knobs.runtime, hook)
+        try:
+            current, exchange, capturing = host.runtime_calls(device_type)
+            originals = [(owner, owner.run) for owner in (JITFunction, Autotuner)]
+            chain = knobs.runtime.kernel_load_start_hook
+            chain.add  # noqa: B018 - is looked up before anything is changed
+        except AttributeError as error:
+            log.warning("The guard is not installed: this Triton or torch lacks what it stands on (%s).", error)
+            return GuardStatus(False, reason=f"this Triton or torch lacks what the guard stands on: {error}")
+        ours = []
+        for owner, original in originals:
+            ours.append(under_tensors_device(original, current, exchange, severe, device_type))
+            owner.run = ours[-1]
+        hook = FirstLoad(
+            ours[0].__code__, capturing, (lambda: False) if severe else _tolerated(device_type), device_type
+        )
+        chain.add(hook)
 
         def undo() -> None:
-            for owner, name, original in originals:
-                setattr(owner, name, original)
-            _drop(knobs.runtime, hook)
+            for (owner, original), wrapper in zip(originals, ours, strict=True):
+                if owner.run is wrapper:
+                    owner.run = original
+                else:  # somebody wrapped it after us: theirs stays, and ours under it
+                    log.warning(
+                        "%s.run was wrapped by %s after the guard: the guard's device check stays underneath until "
+                        "that is taken off.",
+                        owner.__name__,
+                        getattr(owner.run, "__module__", "others"),
+                    )
+            chain.remove(hook)
 
         state = GuardStatus(True, device_type, severe)
         _installed.append(_Installed(state, undo))
@@ -97,20 +108,6 @@ def remove() -> None:
 
 
 def _tolerated(device_type: str) -> Callable[[], bool]:
-    def answer() -> bool:
-        if device_type != "cuda":
-            return False
-        import torch
+    from hardpoint.launcher.triton.cold_load import driver_loads_in_capture
 
-        version = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]  # only in CUDA builds
-        return int(version) >= LOADS_IN_CAPTURE_FROM
-
-    return answer
-
-
-def _add(runtime: Any, hook: FirstLoad) -> None:
-    runtime.kernel_load_start_hook.add(hook)
-
-
-def _drop(runtime: Any, hook: FirstLoad) -> None:
-    runtime.kernel_load_start_hook.remove(hook)
+    return driver_loads_in_capture if device_type == "cuda" else lambda: False
