@@ -13,6 +13,7 @@ import torch
 
 from hardpoint.backend import Backend
 from hardpoint.conformance.mutant import Mutant
+from hardpoint.dp import DpPlan, DpRule, GraphMode
 from hardpoint_sim.driver import Driver
 
 
@@ -164,4 +165,184 @@ warm_anywhere_is_warm = Mutant(
     "launcher",
     "A kernel that is loaded on one device counts as loaded on another one.",
     _launcher(WarmAnywhereIsWarm),
+)
+
+
+# -- FR4: rows that nobody wrote, and ranks that bring different counts -----------------------------------------------
+
+
+class TrustsNumActualTokens(Wrapped):
+    """vLLM's own zeroing: the rows after num_actual_tokens, though padding may have been counted in it."""
+
+    def finish(self, output: torch.Tensor, num_actual_tokens: Any, *, query_start_loc: Any = None) -> torch.Tensor:
+        return self.base.finish(output, num_actual_tokens)  # type: ignore[no-any-return]
+
+
+class LeavesTheTail(Wrapped):
+    """The attention layer before it was zeroed: ``torch.empty`` goes into the residual as it is."""
+
+    def finish(self, output: torch.Tensor, num_actual_tokens: Any, *, query_start_loc: Any = None) -> torch.Tensor:
+        return self.base.finish(output, None) if num_actual_tokens is None else output
+
+
+class LeavesProfileRuns(Wrapped):
+    """The model's own buffer: zeroed where there is metadata, left as it came in profile and warm-up runs."""
+
+    def finish(self, output: torch.Tensor, num_actual_tokens: Any, *, query_start_loc: Any = None) -> torch.Tensor:
+        if num_actual_tokens is None:
+            return output
+        return self.base.finish(output, num_actual_tokens, query_start_loc=query_start_loc)  # type: ignore[no-any-return]
+
+
+class StateFromEmpty(Wrapped):
+    """Conv and recurrent state as an allocator hands it over."""
+
+    def allocate(self, kind: Any, shape: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        return torch.empty(tuple(shape), dtype=dtype, device=device)
+
+
+class MasksByMultiplication(Wrapped):
+    """0 x NaN is NaN."""
+
+    def mask_rows(self, rows: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        return rows * keep.reshape(-1, *([1] * (rows.dim() - 1))).to(rows.dtype)
+
+
+class ReadsWhateverIsThere(Wrapped):
+    """The state of a request that has none is what its slot happens to hold."""
+
+    def read_state(self, state: torch.Tensor, slots: torch.Tensor, has_initial_state: torch.Tensor) -> torch.Tensor:
+        return self.base.read_state(state, slots, torch.ones_like(has_initial_state))  # type: ignore[no-any-return]
+
+
+def _buffers(name: str, law: str, statement: str, wrap: Callable[[Any], Any]) -> Mutant:
+    return Mutant(
+        f"attention_buffers.fr4-{name}",
+        f"attention_buffers.{law}",
+        "attention_buffers",
+        statement,
+        lambda backend: replace(backend, attention_buffers=wrap(backend.attention_buffers)),
+    )
+
+
+trusts_num_actual_tokens = _buffers(
+    "trusts-num-actual-tokens",
+    "query-start-loc-bounds-tokens",
+    "Padding rows that num_actual_tokens counts are left as they came.",
+    TrustsNumActualTokens,
+)
+leaves_the_tail = _buffers("leaves-the-tail", "tail-is-zero", "Padding rows are left as they came.", LeavesTheTail)
+leaves_profile_runs = _buffers(
+    "leaves-profile-runs",
+    "no-metadata-is-all-zero",
+    "Without metadata the buffer is left as it came.",
+    LeavesProfileRuns,
+)
+state_from_empty = _buffers(
+    "state-from-empty", "state-starts-at-zero", "State that nobody wrote is handed over.", StateFromEmpty
+)
+masks_by_multiplication = _buffers(
+    "masks-by-multiplication", "masks-select", "Masked rows are multiplied by 0.", MasksByMultiplication
+)
+reads_whatever_is_there = _buffers(
+    "reads-whatever-is-there",
+    "reads-need-initial-state",
+    "A request without initial state reads its slot all the same.",
+    ReadsWhateverIsThere,
+)
+
+
+class PadsForGraphsOnly(DpRule):
+    """Padding is off in eager mode, expert parallelism or not; each rank keeps its own count."""
+
+    def plan(self, tokens_per_rank: Any, tp: int = 1, synced_mode: Any = 0, expert_parallel: bool = False) -> DpPlan:
+        if synced_mode != GraphMode.NONE:
+            return super().plan(tokens_per_rank, tp, synced_mode, expert_parallel)
+        return DpRule("none", self.multiple_of, "never").plan(tokens_per_rank, tp, synced_mode, expert_parallel)
+
+
+class CountsPaddingAsTokens(DpRule):
+    """What dp_rank 0 of the report did: 26 tokens padded to 30, and num_actual_tokens says 30."""
+
+    def plan(self, tokens_per_rank: Any, tp: int = 1, synced_mode: Any = 0, expert_parallel: bool = False) -> DpPlan:
+        plan = super().plan(tokens_per_rank, tp, synced_mode, expert_parallel)
+        return replace(plan, num_actual_tokens=plan.num_padded_tokens)
+
+
+class IdleRanksStayOut(DpRule):
+    """A rank without tokens runs nothing, and the others wait for it in their collectives."""
+
+    def plan(self, tokens_per_rank: Any, tp: int = 1, synced_mode: Any = 0, expert_parallel: bool = False) -> DpPlan:
+        plan = super().plan(tokens_per_rank, tp, synced_mode, expert_parallel)
+        padded = tuple(
+            0 if idle else rows for idle, rows in zip(plan.dummy_forward, plan.num_padded_tokens, strict=True)
+        )
+        return replace(plan, num_padded_tokens=padded, dummy_forward=(False,) * plan.world_size)
+
+
+def _rule(name: str, law: str, statement: str, rule: type[DpRule]) -> Mutant:
+    return Mutant(
+        f"dp_rule.fr4-{name}", f"dp_rule.{law}", "dp_rule", statement, lambda backend: replace(backend, dp_rule=rule())
+    )
+
+
+pads_for_graphs_only = _rule(
+    "pads-for-graphs-only",
+    "same-count-on-all-ranks",
+    "With expert parallelism and no graph every rank brings its own count.",
+    PadsForGraphsOnly,
+)
+counts_padding_as_tokens = _rule(
+    "counts-padding-as-tokens",
+    "actual-tokens-end-query-start-loc",
+    "The padded count is given out as the actual one.",
+    CountsPaddingAsTokens,
+)
+idle_ranks_stay_out = _rule(
+    "idle-ranks-stay-out", "ranks-without-tokens-take-part", "A rank without tokens runs nothing.", IdleRanksStayOut
+)
+
+
+class GathersIntoOneOutput(Wrapped):
+    """``dist.all_gather([out], x)``: one output for the group; where it does not deadlock one part is filled."""
+
+    def all_gather(self, output: torch.Tensor, tensor: torch.Tensor, /, *, deadline: float | None = None) -> None:
+        self.base.barrier(deadline=deadline)
+        output[: tensor.shape[0]].copy_(tensor)
+
+
+class WaitsMuchLonger(Wrapped):
+    """Collectives that do not look at their deadline; three seconds stand for ever."""
+
+    def broadcast(self, tensor: torch.Tensor, /, *, src: int, deadline: float | None = None) -> None:
+        self.base.broadcast(tensor, src=src, deadline=3.0)
+
+    def all_reduce(self, tensor: torch.Tensor, /, *, op: str = "sum", deadline: float | None = None) -> None:
+        self.base.all_reduce(tensor, op=op, deadline=3.0)
+
+    def all_gather(self, output: torch.Tensor, tensor: torch.Tensor, /, *, deadline: float | None = None) -> None:
+        self.base.all_gather(output, tensor, deadline=3.0)
+
+    def barrier(self, *, deadline: float | None = None) -> None:
+        self.base.barrier(deadline=3.0)
+
+
+def _communicator(name: str, law: str, statement: str, wrap: Callable[[Any], Any]) -> Mutant:
+    return Mutant(
+        f"communicator.{name}",
+        f"communicator.{law}",
+        "communicator",
+        statement,
+        lambda backend: replace(backend, communicator=lambda rendezvous: wrap(backend.communicator(rendezvous))),
+    )
+
+
+gathers_into_one_output = _communicator(
+    "fr4-gathers-into-one-output",
+    "gather-is-in-rank-order",
+    "Every rank gathers its own rows and nobody else's.",
+    GathersIntoOneOutput,
+)
+waits_much_longer = _communicator(
+    "fr4-waits-much-longer", "deadline-is-obeyed", "Deadlines are taken and not kept.", WaitsMuchLonger
 )
