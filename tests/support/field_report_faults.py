@@ -14,6 +14,8 @@ import torch
 from hardpoint.backend import Backend
 from hardpoint.conformance.mutant import Mutant
 from hardpoint.dp import DpPlan, DpRule, GraphMode
+from hardpoint.errors import LayoutError
+from hardpoint.moe import PackedExperts
 from hardpoint_sim.driver import Driver
 
 
@@ -345,4 +347,120 @@ gathers_into_one_output = _communicator(
 )
 waits_much_longer = _communicator(
     "fr4-waits-much-longer", "deadline-is-obeyed", "Deadlines are taken and not kept.", WaitsMuchLonger
+)
+
+
+# -- FR5: expert weights in the wrong layout, and the broadcast that brings them --------------------------------------
+
+
+def _as_model(packed: PackedExperts) -> PackedExperts | None:
+    """The same storage taken for model layout; None where padding says that it is not."""
+    if packed.descriptor.padded_intermediate is not None or packed.descriptor.format != "dense":
+        return None
+    model = packed.descriptor.in_state("model")
+    return PackedExperts(
+        packed.w13_weight.view(model.w13_shape), packed.w2_weight.view(model.w2_shape), model, packed.layer
+    )
+
+
+class LoadsIntoProcessedStorage(Wrapped):
+    """Checkpoint names are copied into the parameters as they are, processed or not."""
+
+    def load(self, packed: PackedExperts, checkpoint: Any = None) -> Any:
+        raw = _as_model(packed)
+        if raw is None:
+            return self.base.load(packed, checkpoint)
+        session = self.base.load(raw, checkpoint)
+        finish = session.finish
+        session.finish = lambda: (finish(), packed)[1]
+        return session
+
+
+class ProcessesAgain(Wrapped):
+    """Post-processing runs whenever somebody calls it: what is processed is processed once more."""
+
+    def pack(self, source: Any, descriptor: Any, **options: Any) -> PackedExperts:
+        if isinstance(source, PackedExperts) and source.descriptor == descriptor:
+            raw = _as_model(source)
+            if raw is not None:
+                return self.base.pack(raw, descriptor, **options)  # type: ignore[no-any-return]
+        return self.base.pack(source, descriptor, **options)  # type: ignore[no-any-return]
+
+
+class GuessesFromShapes(Wrapped):
+    """A storage whose shape is already the wanted one is taken for processed."""
+
+    def pack(self, source: Any, descriptor: Any, **options: Any) -> PackedExperts:
+        if isinstance(source, PackedExperts):
+            shapes = tuple(source.w13_weight.shape), tuple(source.w2_weight.shape)
+            if shapes[0] == descriptor.w13_shape:
+                source = self._believe(source, descriptor, w13_state=descriptor.w13_state)
+            if shapes[1] == descriptor.w2_shape:
+                source = self._believe(source, descriptor, w2_state=descriptor.w2_state)
+        return self.base.pack(source, descriptor, **options)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _believe(source: PackedExperts, wanted: Any, **state: Any) -> PackedExperts:
+        layout = {name: getattr(wanted, name) for name in ("order", "axes", "padded_intermediate")}
+        try:
+            return replace(source, descriptor=replace(source.descriptor, **layout, **state))
+        except LayoutError:
+            return source  # the other storage then does not fit: what is declared is believed
+
+
+def _layout(name: str, law: str, statement: str, wrap: Callable[[Any], Any]) -> Mutant:
+    return Mutant(
+        f"moe_layout.fr5-{name}",
+        f"moe_layout.{law}",
+        "moe_layout",
+        statement,
+        lambda backend: replace(backend, moe_layout=wrap(backend.moe_layout)),
+    )
+
+
+loads_into_processed_storage = _layout(
+    "loads-into-processed-storage",
+    "load-equals-pack",
+    "A load writes checkpoint rows into storage that is in kernel layout.",
+    LoadsIntoProcessedStorage,
+)
+processes_again = _layout(
+    "processes-again", "twice-is-once", "Post-processing what is processed turns it once more.", ProcessesAgain
+)
+guesses_from_shapes = _layout(
+    "guesses-from-shapes",
+    "shape-says-nothing",
+    "Whether a storage is processed is read from its shape.",
+    GuessesFromShapes,
+)
+
+
+class BroadcastsOnTheDefaultStream(Wrapped):
+    """The broadcast does not run on the caller's current stream, and nobody waits for it there."""
+
+    def broadcast(self, tensor: torch.Tensor, /, *, src: int, deadline: float | None = None) -> None:
+        engine = self.base.engine
+        with engine.use_stream(engine.state(self.base.device_index).default_stream):
+            self.base.broadcast(tensor, src=src, deadline=deadline)
+
+
+class SetsTheDeviceAndLeavesIt(Wrapped):
+    """The broadcast makes the communicator's device current, and it stays current."""
+
+    def broadcast(self, tensor: torch.Tensor, /, *, src: int, deadline: float | None = None) -> None:
+        self.base.engine.set_current(self.base.device_index)
+        self.base.broadcast(tensor, src=src, deadline=deadline)
+
+
+broadcasts_on_the_default_stream = _communicator(
+    "fr5-default-stream",
+    "follows-the-current-stream",
+    "A broadcast runs on the default stream, whichever is current.",
+    BroadcastsOnTheDefaultStream,
+)
+sets_the_device_and_leaves_it = _communicator(
+    "fr5-sets-the-device",
+    "runs-under-the-tensors-device",
+    "A broadcast changes the caller's current device.",
+    SetsTheDeviceAndLeavesIt,
 )
