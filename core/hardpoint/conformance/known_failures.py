@@ -24,12 +24,12 @@ def read_known_failures(path: Path) -> dict[str, str]:
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
-        law, _, reason = entry.partition(" ")
-        if not reason.strip():
+        law, *reason = entry.split(maxsplit=1)
+        if not reason:
             raise HardpointError(f"{path}:{number}: {law} has no reason; write it behind the law's id")
         if law in found:
             raise HardpointError(f"{path}:{number}: {law} is listed twice")
-        found[law] = reason.strip()
+        found[law] = reason[0]
     return found
 
 
