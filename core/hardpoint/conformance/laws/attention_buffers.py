@@ -62,27 +62,34 @@ def _finished(context: LawContext, buffer: torch.Tensor, result: object, expecte
 
 @law(part="attention_buffers", id="attention_buffers.allocation-is-as-asked")
 def allocation_is_as_asked(context: LawContext) -> None:
-    """A buffer has the shape, dtype and device asked for, and shares memory with no other buffer."""
+    """A buffer has the shape, dtype and device asked for, and shares memory with no other buffer of any kind."""
     buffers = context.backend.attention_buffers
     for dtype in _dtypes(context):
-        for kind in (*TOKEN_BUFFERS, *STATE_BUFFERS):
-            for shape in ((4, 3), (0, 3), (5, 2, 6)):
-                first = buffers.allocate(kind, shape, dtype=dtype, device=context.device)
-                second = buffers.allocate(kind, shape, dtype=dtype, device=context.device)
-                context.check(
-                    (tuple(first.shape), first.dtype, first.device) == (shape, dtype, context.device),
-                    f"{kind} buffer of {shape} {dtype} on {context.device} asked for, got {tuple(first.shape)} "
-                    f"{first.dtype} on {first.device}",
-                )
-                first.fill_(1.0)
-                second.fill_(2.0)
-                context.equal(first, torch.ones(shape, dtype=dtype), f"{kind} buffer after another one was written")
+        made: list[tuple[str, torch.Tensor]] = []
+        for index in context.device_indices:
+            device = context.on(index)
+            for kind in (*TOKEN_BUFFERS, *STATE_BUFFERS):
+                for shape in ((4, 3), (4, 3), (0, 3), (5, 2, 6)):
+                    buffer = buffers.allocate(kind, shape, dtype=dtype, device=device)
+                    context.check(
+                        (tuple(buffer.shape), buffer.dtype, buffer.device) == (shape, dtype, device),
+                        f"{kind} buffer of {shape} {dtype} on {device} asked for, got {tuple(buffer.shape)} "
+                        f"{buffer.dtype} on {buffer.device}",
+                    )
+                    made.append((f"{kind} buffer of {shape} {dtype} on {device}", buffer))
+        # Small integers are exact in every dtype.
+        for number, (_, buffer) in enumerate(made):
+            buffer.fill_(float(number))
+        for number, (what, buffer) in enumerate(made):
+            expected = torch.full(tuple(buffer.shape), float(number), dtype=dtype)
+            context.equal(buffer, expected, f"{what} after all others were written")
 
 
 @law(part="attention_buffers", id="attention_buffers.tail-is-zero")
 def tail_is_zero(context: LawContext) -> None:
-    """After `finish` every row past the actual tokens is zero, whatever was there and wherever the count lives; the
-    rows before are untouched to the bit, and the buffer is the same memory."""
+    """After `finish` every row past the actual tokens is zero, whatever was there and wherever the count lives, also
+    rows of a larger batch before; the rows before the tail are untouched to the bit, and the buffer is the same
+    memory."""
 
     def check(
         kind: BufferKind,
@@ -92,14 +99,22 @@ def tail_is_zero(context: LawContext) -> None:
         trailing: tuple[int, ...],
         garbage: float,
         on_device: bool,
+        fewer: int,
     ) -> None:
         buffer, host = _written(context, kind, (rows + padding, *trailing), dtype, garbage, rows)
         seen = buffer.view_as(buffer)
-        count: int | torch.Tensor = context.to_device(torch.tensor([rows], dtype=torch.int32)) if on_device else rows
-        result = context.backend.attention_buffers.finish(buffer, count)
         what = f"{kind} {dtype}, {rows} tokens and {padding} rows of padding that held {garbage}"
-        _finished(context, seen, result, _cleared(host, rows), what)
+        for real in (rows, max(rows - fewer, 0)):
+            count: int | torch.Tensor = real
+            if on_device:
+                count = context.to_device(torch.tensor([real], dtype=torch.int32))
+            result = context.backend.attention_buffers.finish(buffer, count)
+            _finished(context, seen, result, _cleared(host, real), what)
+            what = f"{what}, then a batch of {max(rows - fewer, 0)} tokens in the same buffer"
 
+    for on_device in (False, True):
+        check("output", torch.float32, 3, 300, (2, 16), float("nan"), on_device, 1)
+        check("core_output", torch.float32, 129, 1, (5,), float("inf"), on_device, 0)
     context.examples(
         check,
         count=60,
@@ -110,6 +125,7 @@ def tail_is_zero(context: LawContext) -> None:
         trailing=_trailing,
         garbage=_garbage,
         on_device=st.booleans(),
+        fewer=st.integers(0, 2),
     )
 
 
@@ -126,38 +142,46 @@ def no_metadata_is_all_zero(context: LawContext) -> None:
 
 @law(part="attention_buffers", id="attention_buffers.query-start-loc-bounds-tokens")
 def query_start_loc_bounds_tokens(context: LawContext) -> None:
-    """Rows that num_actual_tokens counts but query_start_loc does not cover are padding: `finish` clears them (FR4:
-    num_actual_tokens 30, query_start_loc [0, 5, 10, 18, 26], rows 26 to 29)."""
+    """Rows that num_actual_tokens counts but query_start_loc does not cover are padding, and so are rows that it covers
+    and num_actual_tokens does not count: `finish` clears them, wherever the two live (FR4: num_actual_tokens 30,
+    query_start_loc [0, 5, 10, 18, 26], rows 26 to 29)."""
     finish = context.backend.attention_buffers.finish
 
-    def check(lengths: list[int], counted: int, beyond: int, garbage: float, on_device: bool) -> None:
+    def check(
+        lengths: list[int], counted: int, beyond: int, garbage: float, count_on: bool, starts_on: bool, kind: BufferKind
+    ) -> None:
         starts = [sum(lengths[:request]) for request in range(len(lengths) + 1)]
-        real, said = starts[-1], starts[-1] + counted
-        buffer, host = _written(context, "output", (said + beyond, 4), torch.float32, garbage, real)
-        if on_device:
-            locations = context.to_device(torch.tensor(starts, dtype=torch.int32))
-            result = finish(buffer, context.to_device(torch.tensor(said)), query_start_loc=locations)
-        else:
-            result = finish(buffer, said, query_start_loc=starts)
-        what = f"num_actual_tokens {said}, query_start_loc {starts}, {said + beyond} rows of {garbage}"
+        said = max(starts[-1] + counted, 0)
+        real, rows = min(starts[-1], said), max(starts[-1], said) + beyond
+        buffer, host = _written(context, kind, (rows, 4), torch.float32, garbage, real)
+        count = context.to_device(torch.tensor(said)) if count_on else said
+        locations = context.to_device(torch.tensor(starts, dtype=torch.int32)) if starts_on else starts
+        result = finish(buffer, count, query_start_loc=locations)
+        what = f"{kind}, num_actual_tokens {said}, query_start_loc {starts}, {rows} rows of {garbage}"
         _finished(context, buffer, result, _cleared(host, real), what)
 
-    for on_device in (False, True):
-        check([5, 5, 8, 8], 4, 0, float("nan"), on_device)
-        check([7, 5, 11, 7], 0, 0, float("nan"), on_device)
+    for count_on, starts_on in ((False, False), (False, True), (True, False), (True, True)):
+        check([5, 5, 8, 8], 4, 0, float("nan"), count_on, starts_on, "output")  # FR4, dp_rank 0
+        check([7, 5, 11, 7], 0, 0, float("nan"), count_on, starts_on, "output")  # FR4, dp_rank 1
     context.examples(
         check,
         count=40,
         lengths=st.lists(st.integers(0, 4), max_size=4),
-        counted=st.integers(0, 3),
+        counted=st.integers(-2, 3),
         beyond=st.integers(0, 3),
         garbage=_garbage,
-        on_device=st.booleans(),
+        count_on=st.booleans(),
+        starts_on=st.booleans(),
+        kind=_token_kind,
     )
     faults = check_token_counts(
         num_actual_tokens=30, query_start_loc=[0, 5, 10, 18, 26], seq_lens=[5, 5, 8, 8], hidden_rows=30
     )
     context.check([fault.rows for fault in faults] == [range(26, 30)], f"rows 26 to 29 must be named, got {faults}")
+    faults = check_token_counts(
+        num_actual_tokens=30, query_start_loc=[0, 7, 12, 23, 30], seq_lens=[7, 5, 11, 7], hidden_rows=30
+    )
+    context.check(not faults, f"the counts of dp_rank 1 fit each other, got {faults}")
 
 
 @law(part="attention_buffers", id="attention_buffers.masks-select")

@@ -124,14 +124,17 @@ def ranks_without_tokens_take_part(context: LawContext) -> None:
 
 @law(part="dp_rule", id="dp_rule.plans-are-pure")
 def plans_are_pure(context: LawContext) -> None:
-    """A plan follows from its arguments alone: asked again, from another thread or by another rank it is the same, and
-    ranks in another order give the same plan in that order."""
+    """A plan follows from its arguments alone: asked again, after other steps, from another thread or by another rank
+    it is the same, and ranks in another order give the same plan in that order."""
     rule = context.backend.dp_rule
 
     def check(tokens: list[int], tp: int, mode: GraphMode, ep: bool) -> None:
         plan = _plan(context, tokens, tp, mode, ep)
+        rule.plan(tuple(count + 100 for count in tokens), 2 * tp, mode, not ep)  # a step between that is unlike it
         again = rule.plan(tuple(tokens), tp, mode, ep)
         context.check(again == plan, f"tokens {tokens}: planned once {plan}, planned again {again}")
+        plain = rule.plan(list(tokens), tp, int(mode), ep)
+        context.check(plain == plan, f"tokens {tokens}: the mode as a plain integer gives {plain} instead of {plan}")
         order = list(range(len(tokens)))
         context.random.shuffle(order)
         other = _plan(context, [tokens[rank] for rank in order], tp, mode, ep)
@@ -142,6 +145,10 @@ def plans_are_pure(context: LawContext) -> None:
                 f"tokens {tokens} in rank order {order}: {name} must be {expected}, is {getattr(other, name)}",
             )
 
+    steps = ((26, 30), (0, 5), (3,))
+    here = [rule.plan(tokens, 2, GraphMode.NONE, True) for tokens in steps]
+    there = context.in_thread(lambda: [rule.plan(tokens, 2, GraphMode.NONE, True) for tokens in steps])
+    context.check(here == there, f"planned in one thread {here}, in another {there}")
     context.examples(check, count=80, **_step)
 
 
@@ -150,26 +157,33 @@ def unpad_inverts_pad(context: LawContext) -> None:
     """Padding adds rows of zeros after the tokens, unpadding takes them off again: the tokens come back to the bit, NaN
     included, and the batch that was padded is not changed."""
 
-    def check(tokens: list[int], tp: int, mode: GraphMode, ep: bool, width: int) -> None:
+    dtypes = [torch.float32, torch.int64]
+    if "bfloat16" in context.backend.capabilities.dtypes:
+        dtypes.append(torch.bfloat16)
+
+    def check(
+        tokens: list[int], tp: int, mode: GraphMode, ep: bool, trailing: tuple[int, ...], dtype: torch.dtype
+    ) -> None:
         plan = _plan(context, tokens, tp, mode, ep)
         gathered, hosts = [], []
         for rank, count in enumerate(tokens):
-            host = context.host_randn(count, width)
-            if count:
-                host[-1, 0] = float("nan")
+            host = (context.host_randn(count, *trailing) * 1000).to(dtype)
+            if count and dtype.is_floating_point:
+                host[-1] = float("nan")
             x = context.to_device(host)
             padded = plan.pad(x, rank)
-            zeros = torch.zeros(plan.num_padded_tokens[rank] - count, width)
+            zeros = torch.zeros((plan.num_padded_tokens[rank] - count, *trailing), dtype=dtype)
             context.equal(padded, torch.cat([host, zeros]), f"rank {rank} of {tokens}, padded")
             context.equal(plan.unpad(padded, rank), host, f"rank {rank} of {tokens}, padded and unpadded")
-            padded.fill_(1.0)
+            padded.fill_(1)
             context.equal(x, host, f"rank {rank} of {tokens}, the batch after its padded copy was overwritten")
             gathered.append(plan.pad(x, rank))
             hosts.append(host)
         context.equal(plan.unpad_gathered(torch.cat(gathered)), torch.cat(hosts), f"tokens {tokens}, gathered")
 
     few = st.lists(st.one_of(st.just(0), st.integers(0, 9)), min_size=1, max_size=3)
-    context.examples(check, count=12, **{**_step, "tokens": few}, width=st.integers(1, 3))
+    trailing = st.sampled_from([(3,), (), (1,), (2, 2)])
+    context.examples(check, count=16, **{**_step, "tokens": few}, trailing=trailing, dtype=st.sampled_from(dtypes))
 
 
 @law(part="dp_rule", id="dp_rule.misfits-are-refused")
@@ -185,6 +199,9 @@ def misfits_are_refused(context: LawContext) -> None:
             plan.pad(context.full(rows, 2, value=1.0), rank)
     with context.refuses(f"unpadding one row too many as rank 0 of {plan}", DpError):
         plan.unpad(context.full(plan.num_padded_tokens[0] + 1, 2, value=1.0), 0)
+    for rows in (sum(plan.num_padded_tokens) + 1, sum(plan.num_padded_tokens) - 1):
+        with context.refuses(f"unpadding {rows} gathered rows of {plan}", DpError):
+            plan.unpad_gathered(context.full(rows, 2, value=1.0))
 
 
 @law(part="dp_rule", id="dp_rule.ranks-meet", ranks=2, deadline=60)
