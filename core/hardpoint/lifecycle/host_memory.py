@@ -47,17 +47,26 @@ class HostMemoryMap:
         self._directory = directory
         self._blocks: dict[str, list[_Block]] = {}
         self._numbers = itertools.count()
+        self._pools = threading.local()
         self._lock = threading.RLock()
 
     @contextmanager
     def pool(self, tag: str, device_index: int = 0) -> Iterator[None]:
-        """See `MemoryMap.pool`; `device_index` is 0. Only what torch's dispatcher allocates is noticed."""
+        """See `MemoryMap.pool`; `device_index` is 0. Only what torch's dispatcher allocates is noticed.
+
+        Of nested pools the innermost takes what is allocated: torch shows it to the outer ones as well.
+        """
         from hardpoint.lifecycle.pool_mode import PoolMode
 
         with self._lock:
             self._blocks.setdefault(tag, [])
-        with PoolMode(lambda tensor: self._add(tag, None, tensor)):
-            yield
+        outer: tuple[str, ...] = getattr(self._pools, "tags", ())
+        self._pools.tags = (*outer, tag)
+        try:
+            with PoolMode(lambda tensor: self._add(self._pools.tags[-1], None, tensor)):
+                yield
+        finally:
+            self._pools.tags = outer
 
     def adopt(self, tag: str, tensors: Mapping[str, torch.Tensor]) -> None:
         for name, tensor in tensors.items():
