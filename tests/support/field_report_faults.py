@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from hardpoint.backend import Backend
+from hardpoint.communicator import Verdict
 from hardpoint.conformance.mutant import Mutant
 from hardpoint.dp import DpPlan, DpRule, GraphMode
 from hardpoint.errors import LayoutError
+from hardpoint.lifecycle import Action, Health, Lifecycle, LifecycleParts, transition
 from hardpoint.moe import PackedExperts
 from hardpoint_sim.driver import Driver
 
@@ -463,4 +465,108 @@ sets_the_device_and_leaves_it = _communicator(
     "runs-under-the-tensors-device",
     "A broadcast changes the caller's current device.",
     SetsTheDeviceAndLeavesIt,
+)
+
+
+# -- FR3: sleep and wake tear ranks apart -----------------------------------------------------------------------------
+
+
+def unmaps_without_waiting(parts: LifecycleParts) -> Lifecycle:
+    """Everything but the wait for the device: work in flight runs into memory that is gone."""
+
+    def table(state: Any, event: Any) -> Any:
+        following, actions = transition(state, event)
+        return following, tuple(action for action in actions if action is not Action.SYNCHRONIZE)
+
+    return Lifecycle(parts, table)
+
+
+class _OwnVoteOnly:
+    """A vote that nobody else takes part in."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def vote(
+        self, ok: bool, subject: str, *, reason: str = "", digest: str = "", deadline: float | None = None
+    ) -> Verdict:
+        return Verdict(ok, subject, {} if ok else {self.rank: reason}, ())
+
+
+def sleeps_alone(parts: LifecycleParts) -> Lifecycle:
+    """Each rank at its own pace, as if the others were not there."""
+    return Lifecycle(replace(parts, voter=_OwnVoteOnly(parts.voter.rank)))
+
+
+class GuardsWithABarrier:
+    """Drain, wait, barrier, unmap, barrier: right as long as no rank raises between the two.
+
+    A real one has no deadline; this one waits as long as a vote may take. `health` says what a server without a state
+    machine says: 200.
+    """
+
+    def __init__(self, parts: LifecycleParts) -> None:
+        self._parts = parts
+        self._epoch = 0
+
+    def sleep(self, tags: Any = None, *, level: int = 1, op_id: int | None = None) -> Health:
+        parts, chosen = self._parts, list(self._parts.memory.tags() if tags is None else tags)
+        with parts.device.use(parts.device_index):
+            parts.host.close_admission()
+            parts.host.drain(parts.deadlines.steps)
+            parts.device.synchronize(parts.device_index)
+            self._barrier()
+            parts.memory.save(chosen)
+            parts.memory.unmap(chosen)
+            self._barrier()
+        self._epoch += 1
+        return self.health()
+
+    def wake(self, tags: Any = None, *, op_id: int | None = None) -> Health:
+        parts, chosen = self._parts, list(self._parts.memory.tags() if tags is None else tags)
+        with parts.device.use(parts.device_index):
+            parts.memory.map(chosen)
+            parts.memory.restore(chosen)
+            parts.device.synchronize(parts.device_index)
+            self._barrier()
+            parts.host.resume([])
+            parts.host.open_admission()
+        return self.health()
+
+    def health(self) -> Health:
+        return Health(True, True, "RUNNING", "", self._epoch, (), (), (), "")
+
+    def _barrier(self) -> None:
+        group: Any = self._parts.voter
+        group.barrier(deadline=self._parts.deadlines.vote)
+
+
+class AlwaysSays200(Lifecycle):
+    """`/health` of the report: 200, whatever has happened."""
+
+    def health(self) -> Health:
+        return replace(super().health(), healthy=True, serving=True, reason="", missing=())
+
+
+def _lifecycle(name: str, law: str, statement: str, factory: Callable[[LifecycleParts], Any]) -> Mutant:
+    return Mutant(
+        f"lifecycle.fr3-{name}",
+        f"lifecycle.{law}",
+        "lifecycle",
+        statement,
+        lambda backend: replace(backend, lifecycle=factory),
+    )
+
+
+work_in_flight = _lifecycle(
+    "work-in-flight", "queued-work-is-kept", "Nobody waits for the device before memory goes.", unmaps_without_waiting
+)
+everybody_alone = _lifecycle(
+    "everybody-alone", "processes-sleep-together", "Each rank sleeps and wakes at its own pace.", sleeps_alone
+)
+bare_barrier = _lifecycle(
+    "bare-barrier", "processes-fail-together", "A barrier stands where a vote has to be.", GuardsWithABarrier
+)
+always_says_200 = _lifecycle(
+    "always-says-200", "admission-is-closed-while-asleep", "Health is always good.", AlwaysSays200
 )
