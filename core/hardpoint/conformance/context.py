@@ -60,6 +60,7 @@ class LawContext:
         tolerances: Sequence[Tolerance] = (),
         extra_cases: Sequence[ExtraCase] = (),
         before_death: Callable[[], None] = lambda: None,
+        effort: float = 1.0,
     ) -> None:
         self.backend = backend
         self.law_id = law_id
@@ -74,6 +75,7 @@ class LawContext:
         self.extra_cases = extra_cases
         self._tolerances = tolerances
         self._before_death = before_death
+        self._effort = effort
         self._opened: list[Communicator] = []
         self._shared = 0
 
@@ -200,11 +202,13 @@ class LawContext:
     def examples(self, check: Callable[..., None], /, *, count: int = 50, **strategies: SearchStrategy[Any]) -> None:
         """Call ``check(**case)`` for up to `count` cases drawn from hypothesis `strategies`, with this run's seed.
 
+        The self-test runs fewer where it only wants to see that a law ends, or how a right backend fares.
         In a single process a failing case is shrunk. In several, rank 0 draws and every rank runs the same cases in the
         same order without shrinking, since a rank that shrank alone would leave the others in a collective.
         """
         from hardpoint.conformance.examples import check_examples, draw_examples
 
+        count = max(1, round(count * self._effort))
         if self.world_size == 1:
             check_examples(check, strategies, count, self.seed)
             return
@@ -259,7 +263,7 @@ class LawContext:
         if self.rank == src:
             self.store.set(key, pickle.dumps(value))  # type: ignore[arg-type]  # the stub says str; bytes are taken
             return value
-        self.store.wait([key], timedelta(seconds=deadline))
+        self._wait_for(key, src, deadline)
         received: T = pickle.loads(self.store.get(key))
         return received
 
@@ -270,6 +274,26 @@ class LawContext:
     def meet(self, *, deadline: float = 30.0) -> None:
         """Return when every rank has called it; through the store and not through the communicator under test."""
         self.gather(True, deadline=deadline)
+
+    def tell_failure(self) -> None:
+        """Let the other ranks stop waiting for this one in `share` and what is made of it; called by the machinery."""
+        if self.store is not None:
+            self.store.set(f"failed/{self.rank}", "yes")
+
+    def _wait_for(self, key: str, src: int, deadline: float) -> None:
+        assert self.store is not None
+        end = time.monotonic() + deadline
+        while True:
+            left = end - time.monotonic()
+            try:
+                self.store.wait([key], timedelta(seconds=max(0.001, min(0.2, left))))
+                return
+            except RuntimeError:  # not there yet
+                # What a rank had said before it failed counts.
+                if self.store.check([f"failed/{src}"]) and not self.store.check([key]):
+                    raise LawFailed(f"still waiting for rank {src} after another rank had failed") from None
+                if left <= 0:
+                    raise
 
     def eventually(self, condition: Callable[[], object], *, deadline: float = 5.0) -> bool:
         """Poll `condition` until it is true or `deadline` seconds are over; says which."""

@@ -11,33 +11,52 @@ from hypothesis.strategies import SearchStrategy
 
 from hardpoint.conformance.failure import LawFailed
 
+# Calls after the first failure. Hypothesis would go on for hundreds, which is minutes where a call takes milliseconds.
+SHRINK_CALLS = 40
+
+
+class _SmallEnough(BaseException):
+    """Leaves hypothesis from within a call; not an Exception, which would count as a failure of the case."""
+
 
 def check_examples(
     check: Callable[..., None], strategies: Mapping[str, SearchStrategy[Any]], count: int, seed_value: int
 ) -> None:
-    """Call ``check(**case)`` with up to `count` drawn cases; a failure names the smallest case found."""
-    last: dict[str, Any] = {}
-    failed: list[str] = []
+    """Call ``check(**case)`` with up to `count` drawn cases; a failure names the smallest case found.
+
+    Shrinking ends after `SHRINK_CALLS` calls.
+    """
+    failures: list[tuple[Exception, str]] = []
+    calls = 0
 
     def run(**case: Any) -> None:
-        last.clear()
-        last.update(case)
+        nonlocal calls
+        calls += bool(failures)
+        if calls > SHRINK_CALLS:
+            raise _SmallEnough
         try:
             check(**case)
-        except LawFailed as error:
-            failed.append(f"{error} [case: {_text(case)}]")
+        except Exception as error:
+            failures.append((error, _text(case)))
             raise
 
     test = _property(run, strategies, count, seed_value, (Phase.generate, Phase.shrink))
     try:
         test()
-    except LawFailed as error:
-        raise LawFailed(f"{error} [smallest case found: {_text(last)}]") from error
     except Flaky as error:
         # The law failed, then held for the same case: what it left behind, or chance, decides.
-        raise LawFailed(f"{failed[0] if failed else error}; the same case passed when tried again") from error
-    except Exception as error:
-        raise LawFailed(f"{type(error).__name__}: {error} [smallest case found: {_text(last)}]") from error
+        first = f"{_sentence(failures[0][0])} [case: {failures[0][1]}]" if failures else str(error)
+        raise LawFailed(f"{first}; the same case passed when tried again") from error
+    except (Exception, _SmallEnough) as error:
+        if not failures:
+            raise LawFailed(_sentence(error)) from error
+        # Every call after the first failure tries something smaller, so the last one that failed is the smallest.
+        smallest, text = failures[-1]
+        raise LawFailed(f"{_sentence(smallest)} [smallest case found: {text}]") from smallest
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error) if isinstance(error, LawFailed) else f"{type(error).__name__}: {error}"
 
 
 def draw_examples(strategies: Mapping[str, SearchStrategy[Any]], count: int, seed_value: int) -> list[dict[str, Any]]:

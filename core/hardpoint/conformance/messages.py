@@ -79,7 +79,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Run:
-    """Run one law on one rank. `run` is a number of its own for the keys in the store."""
+    """Run one law on one rank. `run` is a number of its own for the keys in the store; `effort` as in `Job`."""
 
     source: BackendSource
     law: str
@@ -88,6 +88,7 @@ class Run:
     rank: int
     world_size: int
     deadline: float
+    effort: float = 1.0
 
 
 @dataclass(frozen=True)

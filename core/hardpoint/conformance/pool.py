@@ -30,13 +30,17 @@ _HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one law in one world size; `law` None asks the backend to describe itself."""
+    """One run of one law in one world size; `law` None asks the backend to describe itself.
+
+    `effort` is the part of its drawn examples that the law runs; cases that it states itself are never left out.
+    """
 
     source: BackendSource
     law: str | None
     ranks: int = 1
     seed: int = 0
     deadline: float = 60.0
+    effort: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class Pool:
             if job.law is None:
                 worker.send(Describe(job.source))
             else:
-                worker.send(Run(job.source, job.law, job.seed, run, rank, job.ranks, job.deadline))
+                worker.send(Run(job.source, job.law, job.seed, run, rank, job.ranks, job.deadline, job.effort))
         self._active.append(_Active(job, [_Rank(worker) for worker in taken]))
 
     def _advance(self, active: _Active) -> None:

@@ -18,6 +18,11 @@ from hardpoint.conformance.runner import Plan, describe, plan
 from hardpoint.conformance.source import BackendSource
 from hardpoint.errors import HardpointError
 
+# Parts of the drawn examples: the law that a mutant names runs all of them; the others of its part show that they end;
+# a legal variant gets a quick profile.
+OTHERS = 0.1
+LEGAL = 0.3
+
 
 @dataclass(frozen=True)
 class ChangeResult:
@@ -84,9 +89,14 @@ def run_self_test(
     seed: int = 0,
     parts: Iterable[str] | None = None,
     only_named: bool = False,
+    full: bool = False,
     on_result: Callable[[ChangeResult, int], None] = lambda result, total: None,
 ) -> SelfTestReport:
     """Run it on the base backend `source`. `only_named` leaves out the part's other laws, which is quicker.
+
+    A mutant runs the law that names it, in the next larger world only if the smaller one let it pass, and once each of
+    the part's other laws but the patient ones; a legal variant runs a quick profile, every law in its smallest world.
+    `full` is the full product: every law of the part, every world, every drawn example.
 
     HardpointError if the base backend cannot be built, or a mutant names a law that does not exist.
     """
@@ -98,27 +108,34 @@ def run_self_test(
     plans = {entry.id: entry for entry in plan(described.description) if entry.id in laws()}
     changes: list[Mutant | LegalVariant] = [*mutants(), *legal_variants()]
     changes = [change for change in changes if wanted is None or change.part in wanted]
-    jobs: dict[Job, str] = {}
-    for change in changes:
-        for job in _jobs(change, source, plans, seed, only_named):
-            jobs[job] = change.name
-    touched = {job.law for job in jobs}
-    base = [job for entry in plans.values() if entry.id in touched for job in _worlds(entry, source, seed)]
     outcomes: defaultdict[str, list[Outcome]] = defaultdict(list)
-    expected = {name: sum(owner == name for owner in jobs.values()) for name in {*jobs.values()}}
+    waiting = {change.name: _jobs(change, source, plans, seed, only_named, full) for change in changes}
     by_name = {change.name: change for change in changes}
     results: dict[str, ChangeResult] = {}
     baseline: list[tuple[str, str]] = []
-    for outcome in pool.run([*base, *jobs]):
-        name = jobs.get(outcome.job)
-        if name is None:
-            if outcome.failure is not None:
-                baseline.append((outcome.job.law or "", outcome.failure))
-            continue
-        outcomes[name].append(outcome)
-        if len(outcomes[name]) == expected[name]:
-            results[name] = _judge(by_name[name], outcomes[name])
-            on_result(results[name], len(changes))
+    proven: set[tuple[str | None, int]] = set()
+    # One round each for the first world of a law, the second, ...: what is caught needs no larger one.
+    while waiting:
+        jobs = {job: name for name, rounds in waiting.items() for job in rounds[0]}
+        left = defaultdict(int, {name: len(rounds[0]) for name, rounds in waiting.items()})
+        fresh = {(job.law, job.ranks): job for job in jobs if (job.law, job.ranks) not in proven}
+        base = [replace(job, source=source, effort=1.0) for job in fresh.values()]
+        proven |= fresh.keys()
+        for outcome in pool.run([*base, *jobs]):
+            name = jobs.get(outcome.job)
+            if name is None:
+                if outcome.failure is not None:
+                    baseline.append((outcome.job.law or "", outcome.failure))
+                continue
+            outcomes[name].append(outcome)
+            left[name] -= 1
+            if not left[name]:
+                judged = _judge(by_name[name], outcomes[name])
+                waiting[name] = [] if judged.ok and judged.law is not None else waiting[name][1:]
+                if not waiting[name]:
+                    results[name] = judged
+                    on_result(judged, len(changes))
+        waiting = {name: rounds for name, rounds in waiting.items() if rounds}
     missing = [id for id in uncovered_laws() if wanted is None or laws()[id].part in wanted]
     return SelfTestReport(
         source.label,
@@ -131,27 +148,41 @@ def run_self_test(
 
 
 def _jobs(
-    change: Mutant | LegalVariant, source: BackendSource, plans: dict[str, Plan], seed: int, only_named: bool
-) -> list[Job]:
+    change: Mutant | LegalVariant,
+    source: BackendSource,
+    plans: dict[str, Plan],
+    seed: int,
+    only_named: bool,
+    full: bool,
+) -> list[list[Job]]:
+    """Rounds of jobs, at least one; a later round is run for a mutant that the ones before have not caught."""
     planted = source.planted(change.name)
     if isinstance(change, LegalVariant):
         parts = change.parts or (change.part,)
-        return [job for entry in plans.values() if entry.part in parts for job in _worlds(entry, planted, seed)]
+        entries = [entry for entry in plans.values() if entry.part in parts]
+        return [[job for entry in entries for job in _worlds(entry, planted, seed, LEGAL, full)]]
     if change.law not in laws():
         raise HardpointError(f"the mutant {change.name} names the law {change.law}, which does not exist")
     named = laws()[change.law]
-    jobs = [Job(planted, named.id, ranks, seed, named.deadline) for ranks in named.ranks]
-    if not only_named:
-        others = [entry for entry in plans.values() if entry.part == change.part and entry.id != change.law]
-        # The other laws of the part are there to see that they end; one world is enough for that.
-        jobs += [job for entry in others for job in _worlds(entry, planted, seed)[:1]]
-    return jobs
+    worlds = [Job(planted, named.id, ranks, seed, named.deadline) for ranks in sorted(named.ranks)]
+    if only_named:
+        return [[job] for job in worlds]
+    others = [entry for entry in plans.values() if entry.part == change.part and entry.id != change.law]
+    # They are there to see that they end; one world is enough for that, and a law that waits for deadlines is too slow.
+    others = [entry for entry in others if full or not laws()[entry.id].patient]
+    rest = [job for entry in others for job in _worlds(entry, planted, seed, OTHERS, full)]
+    return [[*worlds, *rest]] if full else [[worlds[0], *rest], *([job] for job in worlds[1:])]
 
 
-def _worlds(entry: Plan, source: BackendSource, seed: int) -> list[Job]:
+def _worlds(entry: Plan, source: BackendSource, seed: int, effort: float, full: bool) -> list[Job]:
+    """The law in its smallest world with some of the drawn examples; in all of them, with all, if `full`."""
     if entry.skipped in (Status.NOT_CLAIMED, Status.NOT_APPLICABLE):
         return []
-    return [Job(source, entry.id, ranks, seed, entry.deadline) for ranks in entry.ranks]
+    worlds = sorted(entry.ranks)
+    return [
+        Job(source, entry.id, ranks, seed, entry.deadline, 1.0 if full else effort)
+        for ranks in (worlds if full else worlds[:1])
+    ]
 
 
 def _judge(change: Mutant | LegalVariant, outcomes: list[Outcome]) -> ChangeResult:

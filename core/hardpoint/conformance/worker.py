@@ -6,6 +6,7 @@ the kit speaks over the inherited file descriptor alone, so that a backend may p
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import functools
 import gc
@@ -62,6 +63,8 @@ class Worker:
 
         from hardpoint.conformance import context, registry  # noqa: F401
 
+        # A million objects of torch that never go: collecting after a failed law need not look at them.
+        gc.freeze()
         self._send(Ready(os.getpid()))
 
     def _answer(self, work: Callable[[], Done]) -> None:
@@ -112,6 +115,7 @@ class Worker:
             tolerances=subject.tolerances,
             extra_cases=subject.extra_cases,
             before_death=lambda: self._send(Dying()),
+            effort=message.effort,
         )
         try:
             if message.world_size > 1:
@@ -119,6 +123,8 @@ class Worker:
             function(context)
         except BaseException:
             # The law's own error is the one to report; one while closing is its consequence.
+            with contextlib.suppress(Exception):
+                context.tell_failure()
             context.finish(quiet=True)
             raise
         context.finish()
