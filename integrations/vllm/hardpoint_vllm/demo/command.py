@@ -87,6 +87,9 @@ def child_environment() -> dict[str, str]:
     """What both children get on top of this process's environment. Nothing is fetched from anywhere."""
     return {
         "HARDPOINT_BACKEND": os.environ.get("HARDPOINT_BACKEND") or "cpu",
+        # The models are too small for more threads, which would only wait for each other and for the other process.
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the child itself: starts in seconds

@@ -14,14 +14,13 @@ from typing import Any
 from hardpoint_vllm.demo.answers import Answers, compare
 from hardpoint_vllm.demo.checks import Check, ModelReport, Timing
 from hardpoint_vllm.demo.child import Child, DemoFailed
-from hardpoint_vllm.demo.lessons import STEPS
+from hardpoint_vllm.demo.lessons import FIRST_STEPS, STEPS
 from hardpoint_vllm.demo.recipes import VOCABULARY, Recipe
 from hardpoint_vllm.demo.screen import Screen, Step
 
 PROMPTS, PROMPT_TOKENS, ANSWER_TOKENS = 8, 40, 24
 MUST_DIFFER = 0.5  # of the compared positions, between old and new weights
-_FIRST_STEPS = 60
-_START_DEADLINE, _STEP_DEADLINE, _SYNC_DEADLINE = 180.0, 120.0, 60.0
+_START_DEADLINE, _STEP_DEADLINE, _SYNC_DEADLINE = 300.0, 300.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Story:
         warm = engine.ask("warm")
         with self._step("checkpoint made and trained") as step:
             made = trainer.wait(trainer.ask("make", recipe=self._recipe.name, seed=self._plan.seed), _START_DEADLINE)
-            loss = self._taught(trainer, 0, _FIRST_STEPS, step)
+            loss = self._taught(trainer, 0, FIRST_STEPS, step)
             step.found(f"{made['parameters'] / 1e6:.1f} M parameters, {loss}")
         with self._step("stock vLLM started") as step:
             engine.wait(warm, _START_DEADLINE)

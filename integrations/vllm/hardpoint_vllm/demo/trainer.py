@@ -130,11 +130,6 @@ FAULTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"swap": swap_ex
 
 
 def main() -> None:
-    import torch
-
-    torch.set_num_threads(
-        max(1, (torch.get_num_threads() + 1) // 2 if torch.get_num_threads() > 2 else torch.get_num_threads())
-    )
     trainer = Trainer()
     serve(
         {
