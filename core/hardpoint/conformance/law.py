@@ -41,6 +41,7 @@ class Law:
         ranks: world sizes to run in; one process each, 1 means a single process.
         devices: devices that it needs; with fewer it is reported as not applicable, with this number.
         deadline: seconds for one run, everything included; a run that takes longer is killed and fails.
+        patient: it waits for deadlines or ends processes; the quick self-test runs it on the mutants that name it only.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Law:
     ranks: tuple[int, ...] = (1,)
     devices: int = 1
     deadline: float = 60.0
+    patient: bool = False
 
     @property
     def profile(self) -> Profile:
@@ -70,6 +72,7 @@ def law(
     devices: int = 1,
     deadline: float = 60.0,
     statement: str | None = None,
+    patient: bool = False,
 ) -> Callable[[LawFunction], Law]:
     """Make a `Law` of a function whose docstring states it; `statement` replaces the docstring for generated laws.
 
@@ -86,6 +89,6 @@ def law(
         worlds = (ranks,) if isinstance(ranks, int) else ranks
         if not worlds or min(worlds) < 1:
             raise ValueError(f"law {id} needs at least one world size of 1 or more, got {ranks}")
-        return Law(id, part, first, function, claim, worlds, devices, deadline)
+        return Law(id, part, first, function, claim, worlds, devices, deadline, patient)
 
     return decorate

@@ -204,7 +204,7 @@ def misfits_are_refused(context: LawContext) -> None:
             plan.unpad_gathered(context.full(rows, 2, value=1.0))
 
 
-@law(part="dp_rule", id="dp_rule.ranks-meet", ranks=2, deadline=60)
+@law(part="dp_rule", id="dp_rule.ranks-meet", ranks=2, deadline=60, patient=True)
 def ranks_meet(context: LawContext) -> None:
     """Ranks that exchange their counts, pad by the plan and gather with an equal-size collective meet, also a rank
     without tokens, and get each other's tokens without padding."""
