@@ -124,7 +124,10 @@ def rows(repeats: int) -> list[Row]:
         planner = Planner(model, ranks)
         plan = planner.plan(offer)
         most = max(plan.received_bytes(rank) for rank in ranks)
-        note = f"{own:.2f} s of processor, {len(plan.buckets)} buckets, {plan.sent_bytes / 1e9:.1f} GB sent, at most {most / 1e9:.1f} GB received"
+        note = (
+            f"{own:.2f} s of processor, {len(plan.buckets)} buckets, {plan.sent_bytes / 1e9:.1f} GB sent, "
+            f"at most {most / 1e9:.1f} GB received"
+        )
         found.append(Row(group, f"hardpoint, {name}", seconds, "s", spread, bar=1.0, note=note))
     same, spread, _ = median_seconds(lambda: planner.plan(offer), repeats)
     found.append(Row(again, "hardpoint, the same list of tensors", same * 1e3, "ms", spread * 1e3))
