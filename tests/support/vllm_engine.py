@@ -15,7 +15,8 @@ QUICK = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    "OMP_NUM_THREADS": "2",
+    "OMP_NUM_THREADS": "1",  # the models are too small for more, and several engines may share two cores
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 
 
