@@ -119,8 +119,8 @@ def backend() -> Subject:
 
 
 def one_fault() -> Subject:
-    """cpu with one case that fails and one that passes."""
-    cases = [ExtraCase(id_of(f), "What the vendor says.", f) for f in (raises, passes)]
+    """cpu with cases that fail in an ordinary way, and one that passes."""
+    cases = [ExtraCase(id_of(f), "What the vendor says.", f) for f in (raises, exits, passes)]
     return Subject(get_backend("cpu"), tuple(cases))
 
 
