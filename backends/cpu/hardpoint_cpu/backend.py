@@ -18,6 +18,7 @@ CAPABILITIES = Capabilities(
     communication_dtypes=GLOO_DTYPES,
     reduce_ops=GLOO_REDUCE_OPS,
     ranks_share_device=True,
+    extras={"compares_calls": "ranks compare op, shape, dtype and root of a collective before data moves"},
 )
 
 

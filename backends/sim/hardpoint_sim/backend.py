@@ -61,6 +61,7 @@ CAPABILITIES = Capabilities(
     sleep=True,
     streams=True,
     ranks_share_device=True,  # a simulated device belongs to one process: every process has its own sim:0
+    extras={"compares_calls": "ranks compare op, shape, dtype and root of a collective before data moves"},
 )
 
 

@@ -28,6 +28,7 @@ def _conformance_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="seed of all laws (default 0)")
     add("--known-failures", type=Path, metavar="F", help="laws that are known to fail, each with a reason")
     add("--self-test", action="store_true", help="test the laws: run them on planted faults (NAME: default sim)")
+    add("--full", action="store_true", help="with --self-test: the full product, every world and the laws that wait")
     add("--factory", metavar="MODULE:ATTRIBUTE", help="instead of NAME: a function that gives the Backend")
     add("--plant", action="append", default=[], metavar="CHANGE", help="plant a mutant or legal variant on top")
     add("--jobs", type=int, metavar="N", help="laws of one process to run at a time (default: cores, at most 4)")
@@ -94,6 +95,7 @@ def _self_test(arguments: argparse.Namespace, console: Console) -> int:
             source,
             seed=arguments.seed,
             parts=_parts(arguments.part),
+            full=arguments.full,
             on_result=lambda result, total: bar.advance(result.change, total),
         )
     show_self_test(console, report)

@@ -26,6 +26,9 @@ START_DEADLINE = 180.0  # importing torch on a machine that is busy with somethi
 BUILD_DEADLINE = 120.0  # a first device context, or a plugin that compiles
 GRACE = 3.0  # for the other ranks to say what they saw, after one has failed
 _HOST = "127.0.0.1"
+# torch's store asks for the name of every peer that connects, only to log it. A name server that drops the question
+# holds up the connection for the resolver's 5 s, in the middle of a law that times deadlines.
+_RESOLVER = "timeout:1 attempts:1"
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Pool:
 
         import torch.distributed as dist
 
+        os.environ.setdefault("RES_OPTIONS", _RESOLVER)  # the workers inherit it
         # Hosted here and not by rank 0, so that it outlives every rank.
         self._store = dist.TCPStore(  # type: ignore[attr-defined]
             _HOST, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)

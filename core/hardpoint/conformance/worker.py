@@ -63,7 +63,7 @@ class Worker:
 
         from hardpoint.conformance import context, registry  # noqa: F401
 
-        # A million objects of torch that never go: collecting after a failed law need not look at them.
+        # The objects of torch never go: collecting after a failed law need not look at them.
         gc.freeze()
         self._send(Ready(os.getpid()))
 
