@@ -65,6 +65,19 @@ def test_it_loads_alone_without_a_complaint_and_nothing_runs_over_the_edge(
     assert (red + green + blue < 200) is dark
 
 
+def test_the_browser_would_tell(browser: Browser, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.html"
+    odd.write_text(
+        "<body style='width:3000px'><img src='http://nowhere.invalid/a.png'>"
+        "<script>console.error('one'); throw new Error('two')</script>"
+    )
+    seen = browser.open(odd)
+    said = " ".join(seen.complaints)
+    assert "one" in said and "two" in said
+    assert "http://nowhere.invalid/a.png" in seen.requests
+    assert browser.evaluate("document.documentElement.scrollWidth") > 1280
+
+
 def test_every_law_is_there_with_its_status_and_reason(browser: Browser, tmp_path: Path) -> None:
     made = one_of_each()
     browser.open(page(made, tmp_path))
