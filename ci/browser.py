@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-VARIABLE = "HARDPOINT_BROWSER"  # a path, for a browser with another name
+VARIABLE = "CHROME_BIN"  # a path, for a browser with another name; the variable that others use for it
 _INSTALL = ("apt-get", "install", "-y", "--no-install-recommends", "chromium")
 _DEADLINE = 600
 
