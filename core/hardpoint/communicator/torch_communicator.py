@@ -65,6 +65,7 @@ class TorchCommunicator:
         self._library, self._carried, self._reduce_ops = library, carried, reduce_ops
         self._sequence = 0
         self._broken: str | None = None
+        self._unreported: CommunicatorError | None = None  # found by the watching thread, not yet raised to anybody
         self._closed = False
         self._group: dist.ProcessGroup | None = None
         self._ledger: Ledger | None = None
@@ -265,6 +266,9 @@ class TorchCommunicator:
         """
         if self._closed:
             raise CommunicatorError(f"communicator {self._name!r} is closed; make a new one.")
+        if self._unreported is not None:
+            error, self._unreported = self._unreported, None
+            raise error
         if self._broken is not None:
             raise CommunicatorError(
                 f"communicator {self._name!r} is broken since an earlier call failed: {self._broken} "
@@ -361,15 +365,24 @@ class TorchCommunicator:
         import torch
 
         limit = timedelta(hours=24)  # ours comes first: see transport.py
-        with torch.accelerator.device_index(self._device_index):
-            work = issue(group, limit)
-            work.wait()  # orders the current stream behind the collective; the host goes on
-        self._watch.add(number, call, seconds, work)
+        issued = self._watch.begin(number, call, seconds)
+        try:
+            with torch.accelerator.device_index(self._device_index):
+                work = issue(group, limit)
+                work.wait()  # orders the current stream behind the collective; the host goes on
+        except RuntimeError:
+            if self._broken is None:  # else the watching thread ended the call, and said why
+                self._watch.drop(number)
+            raise
+        issued(work)
 
     def _failed(
         self, op: str, number: int, call: str, seconds: float, end: float, error: RuntimeError
     ) -> CommunicatorError:
         assert self._ledger is not None
+        if self._unreported is not None:
+            found_late, self._unreported = self._unreported, None
+            return found_late
         if self._broken is not None:
             return CommunicatorError(self._broken)
         found = investigate(self._ledger, number, call, self._rank, self._identities, end)
@@ -381,7 +394,9 @@ class TorchCommunicator:
         op = call.partition(" ")[0]
         progress = self._ledger.read() if self._ledger.store_lost is None else {}
         found = diagnose(number, call, self._rank, progress, self._identities, {}, self._ledger.heartbeat)
-        self._break(self._explain(op, number, call, seconds, found, None))
+        if self._broken is None:
+            self._unreported = self._explain(op, number, call, seconds, found, None)
+            self._break(self._unreported)
         self._abort()
 
     def _explain(

@@ -7,6 +7,7 @@ vLLM and trainers own the default group of their process, so `init_process_group
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,35 @@ def open_group(
         ) from error
     group._set_default_backend(kind)
     group._register_backend(device, kind, backend)
+    if library == "nccl":
+        _connect(backend, device, rank, world_size, timeout)
     return group
+
+
+def _connect(backend: Any, device: torch.device, rank: int, world_size: int, timeout: float) -> None:
+    """Connect now: NCCL would do it inside the first collective, where an absent rank blocks the host unwatched."""
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            backend.eager_connect_single_device(device)
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work, name="nccl connect", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive():
+        raise CommunicatorError(
+            f"nccl: rank {rank} of {world_size} on {device} was not connected to the others within {timeout:g} s; a "
+            "rank has died since it joined, or two ranks use one device, or the network does not carry NCCL "
+            "(NCCL_DEBUG=INFO says more)."
+        )
+    if raised:
+        raise CommunicatorError(
+            f"nccl: rank {rank} of {world_size} could not connect on {device}: {_first_line(raised[0])} "
+            "NCCL_DEBUG=INFO says more."
+        ) from raised[0]
 
 
 def _backend(library: str, store: Store, rank: int, size: int, timeout: float) -> tuple[Any, Any]:

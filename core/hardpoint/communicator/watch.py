@@ -13,28 +13,50 @@ class Watch:
 
     def __init__(self, overdue: Callable[[int, str, float], None]) -> None:
         self._overdue = overdue
-        self._pending: deque[tuple[int, str, float, float, Any]] = deque()
-        self._done = -1
+        self._pending: deque[_Entry] = deque()
         self._tripped = False
 
-    def add(self, number: int, call: str, seconds: float, work: Any) -> None:
-        """Watch `work` until it is complete or `seconds` have passed."""
-        self._pending.append((number, call, seconds, time.monotonic() + seconds, work))
+    def begin(self, number: int, call: str, seconds: float) -> Callable[[Any], None]:
+        """Watch a call from before it is issued; the answer is to be called with its work once that is there.
+
+        Issuing may block the host as well: NCCL connects to a peer when it is first needed.
+        """
+        entry = _Entry(number, call, seconds, time.monotonic() + seconds)
+        self._pending.append(entry)
+        return entry.issued
+
+    def drop(self, number: int) -> None:
+        """Forget a call that was not issued after all."""
+        for entry in list(self._pending):
+            if entry.number == number:
+                self._pending.remove(entry)
 
     def look(self) -> None:
         """Drop what is complete; report the first that is late. Called by one thread, a few dozen times a second."""
         while self._pending and not self._tripped:
-            number, call, seconds, end, work = self._pending[0]
-            if work.is_completed():
+            entry = self._pending[0]
+            if entry.work is not None and entry.work.is_completed():
                 self._pending.popleft()
-                self._done = number
-            elif time.monotonic() >= end:
-                self._tripped = True
-                self._overdue(number, call, seconds)
+            elif time.monotonic() >= entry.end:
+                try:
+                    self._overdue(entry.number, entry.call, entry.seconds)
+                finally:
+                    self._tripped = True  # last: whoever waits in `drain` looks for the reason next
             else:
                 return
 
     def drain(self, number: int) -> None:
         """Block until call `number` is complete or something is late (each call has its own deadline)."""
-        while self._done < number and self._pending and not self._tripped:
+        while not self._tripped and any(entry.number <= number for entry in self._pending.copy()):
             time.sleep(0.0002)
+
+
+class _Entry:
+    """One call under way; `work` is None while it is being issued."""
+
+    def __init__(self, number: int, call: str, seconds: float, end: float) -> None:
+        self.number, self.call, self.seconds, self.end = number, call, seconds, end
+        self.work: Any = None
+
+    def issued(self, work: Any) -> None:
+        self.work = work

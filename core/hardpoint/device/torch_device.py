@@ -72,9 +72,13 @@ class TorchDevice:
         return torch.Stream(device=self.torch_device(index))
 
     def current_stream(self, index: int | None = None, /) -> Stream:
-        """The calling thread's current stream on the device."""
-        stream: Stream = self._module().current_stream(self._index(index))
-        return stream
+        """The calling thread's current stream on the device; a `torch.Stream`, as those that `stream` makes.
+
+        The vendor's module would give its own type, and ``torch.cuda.Stream == torch.Stream`` is False for one stream.
+        """
+        import torch
+
+        return torch.accelerator.current_stream(self.torch_device(index))
 
     @contextmanager
     def use_stream(self, stream: Any, /) -> Iterator[None]:
@@ -85,7 +89,7 @@ class TorchDevice:
         if place is None or place.type != self._type:
             raise DeviceError(f"use_stream: expected a stream of {self._type}, found {stream!r} on {place}.")
         with self.use(place.index):
-            before = self._module().current_stream(place.index)
+            before = torch.accelerator.current_stream(place)
             torch.accelerator.set_stream(stream)
             try:
                 yield
