@@ -67,8 +67,8 @@ def ratios(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
     return {(row.group, row.name): row.value / references[row.group] for row in rows if row.group in references}
 
 
-def save(name: str, rows: Sequence[Row], folder: Path) -> None:
-    """Print the table; write NAME.json and NAME.png into `folder`."""
+def save(name: str, rows: Sequence[Row], folder: Path, *, show: bool = True) -> None:
+    """Write NAME.json into `folder`; with `show` also print the table and draw NAME.png."""
     folder.mkdir(parents=True, exist_ok=True)
     relative = ratios(rows)
     facts = environment()
@@ -78,6 +78,8 @@ def save(name: str, rows: Sequence[Row], folder: Path) -> None:
             indent=1,
         )
     )
+    if not show:
+        return
     print("  ".join(f"{key} {value}" for key, value in facts.items()))
     group = ""
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from hardpoint.errors import CaptureRefused
+
+# Destroying a graph is not permitted while this thread captures another one (it ends that capture), and Python drops
+# the old graph of ``with capture() as graph`` when the new capture has begun. So graphs that are dropped wait here.
+_dropped: list[torch.cuda.CUDAGraph] = []
 
 
 @dataclass
@@ -31,6 +36,11 @@ class CudaGraph:
             raise CaptureRefused(f"this graph of cuda:{self.device_index} cannot be replayed: {self.problem}")
         with torch.cuda.device(self.device_index):
             self.graph.replay()
+
+    def __del__(self) -> None:
+        _dropped.append(self.graph)
+        if not torch.cuda.is_current_stream_capturing():
+            _dropped.clear()
 
 
 @dataclass(frozen=True)
@@ -58,13 +68,38 @@ class CudaGraphs:
             raise CaptureRefused(f"no graph can be captured: {reason}")
         if self.capturing():
             raise CaptureRefused("this thread's stream is being captured already; captures do not nest")
+        _dropped.clear()
         made = CudaGraph(torch.cuda.CUDAGraph(), device_index)
         with torch.cuda.device(device_index):
             stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             try:
-                with torch.cuda.graph(made.graph, stream=stream, capture_error_mode="thread_local"):
+                with (
+                    _no_garbage_collection(),
+                    torch.cuda.graph(made.graph, stream=stream, capture_error_mode="thread_local"),
+                ):
                     yield made
             except BaseException as error:
                 made.problem = f"its capture ended with {type(error).__name__}: {error}"
+                _mend(stream)
                 raise
         made.problem = None
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection may destroy somebody's graph or event, which is not permitted in a capture and ends it."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+def _mend(stream: torch.cuda.Stream) -> None:
+    """Capture next to nothing once: where the end of a capture failed, torch leaves the device's random generator in
+    its capturing state, and every random tensor after it is refused until a capture ends well (torch 2.11)."""
+    token = torch.zeros(1, device=stream.device)
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
+        token.zero_()

@@ -9,7 +9,7 @@ import torch
 
 from hardpoint import guard
 from hardpoint.errors import CaptureRefused, LaunchRefused
-from hardpoint.launcher.triton import host
+from hardpoint.launcher.triton import cold_load, host
 from support.fake_triton import FakeGpu, fake_gpu, host_of, on
 
 triton = pytest.importorskip("triton", reason="needs Triton, which is installed on Linux only")
@@ -126,7 +126,7 @@ def test_strict_checks_every_launch(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatc
 def test_a_first_load_in_a_capture_is_named_where_the_driver_would_refuse_it(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, driver: int, refused: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: driver, raising=False)
+    monkeypatch.setattr(cold_load, "driver_version", lambda: driver)
     guard.install("cuda")
     gpu.capturing = True
     if refused:

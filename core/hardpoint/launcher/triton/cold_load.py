@@ -7,6 +7,7 @@ the driver alone (vllm#36587). H100 with driver 580 (CUDA 13) accepts it in ever
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,19 +22,27 @@ class ColdLoad:
 
     Attributes:
         allowed: the driver at hand is known to accept it.
-        relaxed: a context in which this thread's capture mode is relaxed; the load runs inside it.
+        relaxed: a context in which this thread's capture mode is relaxed; compiling and loading run inside it.
     """
 
     allowed: Callable[[], bool]
     relaxed: Callable[[], AbstractContextManager[None]]
 
 
-def driver_loads_in_capture() -> bool:
-    """The CUDA driver is one that was seen to load modules inside a capture. False without a CUDA build of torch."""
-    import torch
+def driver_version() -> int | None:
+    """Version of the CUDA API that the driver offers, 13000 for 13.0; None without a driver. Makes no context."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version = ctypes.c_int()
+    return version.value if library.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
 
-    version = getattr(torch._C, "_cuda_getDriverVersion", None)
-    return version is not None and int(version()) >= LOADS_IN_CAPTURE_FROM
+
+def driver_loads_in_capture() -> bool:
+    """The CUDA driver is one that was seen to load modules inside a capture."""
+    version = driver_version()
+    return version is not None and version >= LOADS_IN_CAPTURE_FROM
 
 
 def cuda_cold_load() -> ColdLoad:
@@ -47,7 +56,12 @@ def _relaxed() -> Iterator[None]:
     mode = ctypes.c_int(_RELAXED)
     if exchange(ctypes.byref(mode)) != 0:
         raise OSError("cuThreadExchangeStreamCaptureMode(relaxed) failed: this driver cannot relax a capture")
+    # Compiling makes garbage, and a collection may destroy a graph or an event, which ends the capture under way.
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
         exchange(ctypes.byref(mode))  # `mode` holds what was set before
+        if collecting:
+            gc.enable()

@@ -287,8 +287,8 @@ class TritonLauncher:
             permission: AbstractContextManager[None] = nullcontext()
             if self.host.capturing() and loaded_form(layers.jit, bound, options) is None:
                 permission = self._permission(layers, device, text)
-            compiled = self._twin(layers, device, key) or compiled_form(layers, bound, options, text)
             with permission:
+                compiled = self._twin(layers, device, key) or compiled_form(layers, bound, options, text)
                 load(layers, compiled, place, text)
             guards = _guards(layers, bound, entries)
             entry = releases.direct_launch(compiled, _triton_version(), self._device_type)
