@@ -221,7 +221,7 @@ def test_the_rules_of_the_report_planned_otherwise() -> None:
 
 
 def test_unequal_counts_are_a_sentence_on_every_rank_and_padded_or_ragged_they_arrive(ranks: RankPool) -> None:
-    found = [result.unwrap() for result in ranks.run(2, rank_work.unequal_counts, (26, 30))]
+    found = [result.unwrap() for result in ranks.run(2, rank_work.unequal_counts, (26, 30), deadline=120.0)]
     expected = torch.cat([rank_work.tokens_of(0, 26), rank_work.tokens_of(1, 30)])
     for rank, here in enumerate(found):
         kind, text, seconds = here["unpadded"]
@@ -240,21 +240,21 @@ def test_unequal_counts_are_a_sentence_on_every_rank_and_padded_or_ragged_they_a
 
 
 def test_a_rank_without_tokens_takes_part(ranks: RankPool) -> None:
-    for result in ranks.run(2, rank_work.unequal_counts, (0, 5)):
+    for result in ranks.run(2, rank_work.unequal_counts, (0, 5), deadline=120.0):
         here = result.unwrap()
         assert here["plan"] == ((0, 5), (5, 5), (True, False))
         assert torch.equal(here["padded"], rank_work.tokens_of(1, 5))
 
 
 def test_one_output_for_the_group_is_refused_by_gloo_and_deadlocks_elsewhere(ranks: RankPool) -> None:
-    for result in ranks.run(2, rank_work.one_output_by_torch):
+    for result in ranks.run(2, rank_work.one_output_by_torch, deadline=120.0):
         kind, text, _ = result.unwrap()
         assert kind == "RuntimeError"
         assert "invalid output tensor list" in text
 
 
 def test_without_the_check_unequal_counts_end_a_process_and_leave_garbage_on_the_other(ranks: RankPool) -> None:
-    low, high = ranks.run(2, rank_work.unequal_counts_by_torch, (26, 30), deadline=20.0)
+    low, high = ranks.run(2, rank_work.unequal_counts_by_torch, (26, 30), deadline=90.0)
     assert not low.returned
     assert low.exit_code == -signal.SIGABRT, "gloo ends the process that is sent too much"
     if high.returned:

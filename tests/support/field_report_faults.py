@@ -5,7 +5,8 @@ A fault wraps one part of the backend that it is given. Tests use the same class
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from hardpoint.backend import Backend
 from hardpoint.communicator import Verdict
 from hardpoint.conformance.mutant import Mutant
 from hardpoint.dp import DpPlan, DpRule, GraphMode
-from hardpoint.errors import LayoutError
+from hardpoint.errors import LayoutError, LifecycleError
 from hardpoint.lifecycle import Action, Health, Lifecycle, LifecycleParts, transition
 from hardpoint.moe import PackedExperts
 from hardpoint_sim.driver import Driver
@@ -511,7 +512,7 @@ class GuardsWithABarrier:
 
     def sleep(self, tags: Any = None, *, level: int = 1, op_id: int | None = None) -> Health:
         parts, chosen = self._parts, list(self._parts.memory.tags() if tags is None else tags)
-        with parts.device.use(parts.device_index):
+        with self._named(), parts.device.use(parts.device_index):
             parts.host.close_admission()
             parts.host.drain(parts.deadlines.steps)
             parts.device.synchronize(parts.device_index)
@@ -524,7 +525,7 @@ class GuardsWithABarrier:
 
     def wake(self, tags: Any = None, *, op_id: int | None = None) -> Health:
         parts, chosen = self._parts, list(self._parts.memory.tags() if tags is None else tags)
-        with parts.device.use(parts.device_index):
+        with self._named(), parts.device.use(parts.device_index):
             parts.memory.map(chosen)
             parts.memory.restore(chosen)
             parts.device.synchronize(parts.device_index)
@@ -532,6 +533,14 @@ class GuardsWithABarrier:
             parts.host.resume([])
             parts.host.open_admission()
         return self.health()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        # The rank that fails says so as it should: what is wrong is what the others do.
+        try:
+            yield
+        except Exception as error:
+            raise LifecycleError(f"rank {self._parts.voter.rank}: {type(error).__name__}: {error}") from error
 
     def health(self) -> Health:
         return Health(True, True, "RUNNING", "", self._epoch, (), (), (), "")

@@ -42,7 +42,7 @@ def unequal_counts(store: Any, rank: int, world: int, counts: tuple[int, ...]) -
     backend = build({"devices": 1})
 
     def group(name: str) -> Communicator:
-        return backend.communicator(Rendezvous(store, rank, world, name=name, deadline=20.0))
+        return backend.communicator(Rendezvous(store, rank, world, name=name, deadline=60.0))
 
     mine = tokens_of(rank, counts[rank]).to("sim:0")
     own = len(mine)
@@ -72,7 +72,7 @@ def unequal_counts(store: Any, rank: int, world: int, counts: tuple[int, ...]) -
 def unequal_counts_by_torch(store: Any, rank: int, world: int, counts: tuple[int, ...]) -> Any:
     """The same without a check: torch.distributed is handed `counts` rows as if they were equal."""
     build({"devices": 1})
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=5))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
     try:
         output = torch.empty(counts[rank] * world, HIDDEN, device="sim:0")
         dist.all_gather_into_tensor(output, tokens_of(rank, counts[rank]).to("sim:0"))
@@ -84,7 +84,7 @@ def unequal_counts_by_torch(store: Any, rank: int, world: int, counts: tuple[int
 def one_output_by_torch(store: Any, rank: int, world: int) -> tuple[str, str, float]:
     """``dist.all_gather([out], x)``, the misuse of the report."""
     build({"devices": 1})
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=5))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
     try:
         x = tokens_of(rank, 2).to("sim:0")
         return _refusal(lambda: dist.all_gather([torch.empty(2 * world, HIDDEN, device="sim:0")], x))
