@@ -247,6 +247,10 @@ class LawContext:
             raise LawFailed(
                 f"law {self.law_id} asks for a communicator but runs in one process; give it ranks=2 or more"
             )
+        if not self._opened:
+            # What a process loads on its first use of a device takes seconds; not while ranks count each other's beats.
+            self.empty(1).fill_(0)
+            self.meet()
         prefix = dist.PrefixStore(f"communicator/{name}", self.store)  # type: ignore[attr-defined]  # torch exports it lazily
         opened = self.backend.communicator(
             Rendezvous(prefix, self.rank, self.world_size, name, deadline, self.device_index)

@@ -41,7 +41,8 @@ class Law:
         ranks: world sizes to run in; one process each, 1 means a single process.
         devices: devices that it needs; with fewer it is reported as not applicable, with this number.
         deadline: seconds for one run, everything included; a run that takes longer is killed and fails.
-        patient: it waits for deadlines or ends processes; the quick self-test runs it on the mutants that name it only.
+        patient: it takes its time (waits for deadlines, ends processes, keeps devices busy): the quick self-test runs
+            it on the mutants that name it only, and beside no other law over several ranks.
     """
 
     id: str

@@ -35,6 +35,7 @@ _RESOLVER = "timeout:1 attempts:1"
 class Job:
     """One run of one law in one world size; `law` None asks the backend to describe itself.
 
+    `alone`: with several ranks, it runs beside no other job, because it times deadlines.
     `effort` is the part of its drawn examples that the law runs; cases that it states itself are never left out.
     """
 
@@ -44,6 +45,7 @@ class Job:
     seed: int = 0
     deadline: float = 60.0
     effort: float = 1.0
+    alone: bool = True
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,14 @@ class Pool:
         return WorkerProcess(Path(self._directory.name) / f"worker-{next(self._numbers)}.out", self._address)
 
     def _fits(self, job: Job) -> bool:
-        # Laws over several ranks time their deadlines: they run alone.
-        if any(active.job.ranks > 1 for active in self._active):
+        if not self._active:
+            return True
+        if any(active.job.ranks > 1 and active.job.alone for active in self._active) or (job.ranks > 1 and job.alone):
             return False
-        return not self._active or (job.ranks == 1 and len(self._active) < self.slots)
+        if job.ranks == 1 and all(active.job.ranks == 1 for active in self._active):
+            return len(self._active) < self.slots
+        # Ranks mostly wait for each other, so two of them keep a core busy.
+        return sum(active.job.ranks for active in self._active) + job.ranks <= 2 * self.slots
 
     def _begin(self, job: Job) -> None:
         for worker in [worker for worker in self._idle if worker.death() is not None]:

@@ -164,7 +164,7 @@ def _jobs(
     if change.law not in laws():
         raise HardpointError(f"the mutant {change.name} names the law {change.law}, which does not exist")
     named = laws()[change.law]
-    worlds = [Job(planted, named.id, ranks, seed, named.deadline) for ranks in sorted(named.ranks)]
+    worlds = [Job(planted, named.id, ranks, seed, named.deadline, alone=named.patient) for ranks in sorted(named.ranks)]
     if only_named:
         return [[job] for job in worlds]
     others = [entry for entry in plans.values() if entry.part == change.part and entry.id != change.law]
@@ -180,7 +180,7 @@ def _worlds(entry: Plan, source: BackendSource, seed: int, effort: float, full: 
         return []
     worlds = sorted(entry.ranks)
     return [
-        Job(source, entry.id, ranks, seed, entry.deadline, 1.0 if full else effort)
+        Job(source, entry.id, ranks, seed, entry.deadline, 1.0 if full else effort, laws()[entry.id].patient)
         for ranks in (worlds if full else worlds[:1])
     ]
 

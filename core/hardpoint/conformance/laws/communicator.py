@@ -239,7 +239,7 @@ def barrier_waits_for_all(context: LawContext) -> None:
         context.meet()
 
 
-@law(part="communicator", id="communicator.follows-the-current-stream", ranks=2, deadline=60)
+@law(part="communicator", id="communicator.follows-the-current-stream", ranks=2, deadline=60, patient=True)
 def follows_the_current_stream(context: LawContext) -> None:
     """A collective runs on the caller's current stream: it reads what was queued before it, and is read after it."""
     device, group = context.backend.device, context.communicator()
@@ -257,7 +257,9 @@ def follows_the_current_stream(context: LawContext) -> None:
         context.equal(result, wanted, f"{name} between two pieces of work on a stream that is not the default")
 
 
-@law(part="communicator", id="communicator.runs-under-the-tensors-device", ranks=2, devices=2, deadline=40)
+@law(
+    part="communicator", id="communicator.runs-under-the-tensors-device", ranks=2, devices=2, deadline=40, patient=True
+)
 def runs_under_the_tensors_device(context: LawContext) -> None:
     """A collective runs on its tensor's device whichever is current, and leaves the caller's device as it was."""
     device, group = context.backend.device, context.communicator()

@@ -16,6 +16,8 @@ from hardpoint.conformance.mutants import _communicator as change
 from hardpoint.conformance.mutants._proxy import Changed
 from hardpoint.errors import CollectiveMismatch, CommunicatorError, DeadlineExceeded
 
+_DTYPES = (torch.float32, torch.int32, torch.float64, torch.int64, torch.bfloat16)
+
 
 def _legal(name: str, statement: str, mutate: Callable[[Backend], Backend]) -> LegalVariant:
     return LegalVariant(f"communicator.{name}", "communicator", statement, mutate)
@@ -46,7 +48,9 @@ def _as_bytes(name: str, call: Any, *args: Any, **options: Any) -> Any:
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.reshape(*tensor.shape, 1).view(torch.uint8)
+    data = tensor.reshape(*tensor.shape, 1).view(torch.uint8)
+    # Further axes stand for the dtype, so that ranks that disagree about it are still told.
+    return data.reshape(*data.shape, *[1] * (_DTYPES.index(tensor.dtype) if tensor.dtype in _DTYPES else 5))
 
 
 class _Compared(Changed):
@@ -79,43 +83,45 @@ class _Compared(Changed):
         if self._refusal:
             raise CommunicatorError(f"an earlier call failed: {self._refusal}")
 
-    def _step(self, op: str, *args: Any, deadline: float | None = None, **options: Any) -> None:
+    def _step(self, called: str, /, *args: Any, deadline: float | None = None, **options: Any) -> None:
         self._usable()
         seconds = self._default if deadline is None else deadline
         number, self._number = self._number, self._number + 1
         shapes = [
-            f"{arg.dtype} {list(arg.shape)[1:]} {arg.numel() if op == 'all_reduce' else ''}"
+            f"{arg.dtype} {list(arg.shape)[1:]} {arg.numel() if called == 'all_reduce' else ''}"
             for arg in args
             if isinstance(arg, torch.Tensor)
         ]
         try:
-            verdict = self._judge.vote(True, "the next collective", digest=f"{op} {shapes} {options}", deadline=seconds)
+            verdict = self._judge.vote(
+                True, "the next collective", digest=f"{called} {shapes} {options}", deadline=seconds
+            )
             if verdict.missing:
                 raise DeadlineExceeded(
-                    f"{op}, call number {number}: "
+                    f"{called}, call number {number}: "
                     + ", ".join(f"rank {rank} did not come" for rank in verdict.missing),
-                    op=op,
+                    op=called,
                     sequence=number,
                     missing=verdict.missing,
                     deadline=seconds,
                 )
             if not verdict.unanimous:
-                raise CollectiveMismatch(f"{op}, call number {number}: the ranks differ: {verdict.objections}")
+                raise CollectiveMismatch(f"{called}, call number {number}: the ranks differ: {verdict.objections}")
         except CommunicatorError as error:
             self._refusal = str(error)
             raise
-        self.carry(op, *args, deadline=seconds, **options)
+        self.carry(called, *args, deadline=seconds, **options)
 
-    def carry(self, op: str, *args: Any, **options: Any) -> None:
-        getattr(self._base, op)(*args, **options)
+    def carry(self, called: str, /, *args: Any, **options: Any) -> None:
+        getattr(self._base, called)(*args, **options)
 
 
 class _Gathering(_Compared):
     """Reduces by gathering what all ranks have and adding it up in rank order, the same way on each."""
 
-    def carry(self, op: str, *args: Any, **options: Any) -> None:
-        if op != "all_reduce" or options.get("op", "sum") not in ("sum", "max") or not args[0].is_contiguous():
-            super().carry(op, *args, **options)
+    def carry(self, called: str, /, *args: Any, **options: Any) -> None:
+        if called != "all_reduce" or options.get("op", "sum") not in ("sum", "max") or not args[0].is_contiguous():
+            super().carry(called, *args, **options)
             return
         tensor = args[0]
         every = torch.empty((self._base.world_size, tensor.numel()), dtype=tensor.dtype, device=tensor.device)
