@@ -1,7 +1,8 @@
 """Entry point of group ``vllm.general_plugins``: called in every process of an engine, so all of it is idempotent.
 
-What is installed depends on ``HARDPOINT_BACKEND``: unset, only what cannot change a result (the tripwire, and the name
-of the weight-transfer engine, which refuses to start); a name or ``auto``, everything; ``off``, nothing.
+What is installed depends on ``HARDPOINT_BACKEND``: unset, only what cannot change a result (the tripwire, the guard of
+Triton launches, and the name of the weight-transfer engine, which refuses to start); a name or ``auto``, everything;
+``off``, nothing.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def install() -> None:
         say(f"nothing installed: {reason}")
         return
     if wanted is Mode.WATCH:
-        _watch()
-        say(f"{VARIABLE} is unset: vLLM's platform is left alone, only the reload tripwire is set")
+        guarded = _watch()
+        say(f"{VARIABLE} is unset: vLLM's platform is left alone, only the reload tripwire{guarded} is set")
         return
     device_type, platform = _agree()
     _watch()
@@ -40,18 +41,23 @@ def install() -> None:
     say(f"backend for {device_type} on {platform}; `hardpoint doctor` lists what is overridden")
 
 
-def _watch() -> None:
+def _watch() -> str:
+    """Install what cannot change a result; a word on the guard for the log line."""
     from hardpoint_vllm import weight_transfer
     from hardpoint_vllm.tripwire import hook
+    from hardpoint_vllm.triton import guard
 
     hook.install()
     weight_transfer.register()
+    return " and the guard of Triton launches" if guard.install() else ""
 
 
 def _install_all() -> None:
     from hardpoint_vllm.moe import unquantized
+    from hardpoint_vllm.triton import gdn
     from hardpoint_vllm.weight_transfer import core_hook, first_load
 
+    gdn.install()
     unquantized.install()
     first_load.install()
     core_hook.install()

@@ -70,7 +70,51 @@ def table() -> list[Override]:
             _patched("vllm.v1.engine.core", "EngineCore", "collective_rpc"),
             "acts on the weight-transfer calls of engines that use hardpoint's, and passes everything else on",
         ),
+        *(_triton() if _launches_triton() else ()),
     ]
+
+
+def _triton() -> list[Override]:
+    from hardpoint_vllm.triton import gdn, guard
+
+    rows = [
+        _row(
+            "triton.runtime.jit:JITFunction.run",
+            "patch",
+            "triton.guard",
+            "Triton launches on the thread's current device, and vLLM's threads and colocated trainers change it",
+            guard.installed,
+            "also with HARDPOINT_BACKEND unset, and Autotuner.run likewise; HARDPOINT_GUARD=off|strict",
+        )
+    ]
+    for module, name in gdn.LAYERS.items():
+        rows.append(
+            _row(
+                f"{module}:{name}",
+                "registration",
+                "triton.gdn",
+                "kernels of a GDN layer that are not Triton's launch on the thread's current device too",
+                _registered(name),
+                "through register_oot, when vLLM imports the layer",
+            )
+        )
+    return rows
+
+
+def _launches_triton() -> bool:
+    """The platform of this process runs on a device with Triton kernels; on others there is nothing to replace."""
+    from hardpoint_vllm.triton.guard import NO_TRITON
+
+    platform = getattr(sys.modules.get("vllm.platforms"), "_current_platform", None)
+    return (getattr(platform, "device_type", "") or "") not in NO_TRITON
+
+
+def _registered(name: str) -> Callable[[], bool]:
+    def answer() -> bool:
+        found = (_member("vllm.model_executor.custom_op", "op_registry_oot") or {}).get(name)
+        return getattr(found, "__module__", "").startswith("hardpoint_vllm.")
+
+    return answer
 
 
 def _row(target: str, kind: Kind, owner: str, reason: str, installed: Callable[[], bool], note: str) -> Override:
