@@ -52,12 +52,6 @@ def test_without_a_backend_it_says_how_to_name_one(tmp_path: Path) -> None:
     assert "which backend? Give --backend=NAME" in run(tmp_path, *BY_NAME, code=2)
 
 
-def test_an_unknown_backend_stops_the_run_and_lists_the_candidates(tmp_path: Path) -> None:
-    printed = run(tmp_path, *BY_NAME, "--backend=nope", code=2)
-    assert "'nope' is an unknown name" in printed
-    assert "simulated devices" in printed
-
-
 @pytest.fixture
 def vendor(tmp_path: Path) -> Path:
     """A vendor's tests: a two-line conftest, an ini file that names the backend, and a test of the vendor's own."""
