@@ -13,11 +13,19 @@ if TYPE_CHECKING:
 
 
 def check_tensor(op: str, what: str, tensor: torch.Tensor, device_type: str, device_index: int) -> None:
-    """`tensor` must be contiguous, dense and on the communicator's device.
+    """`tensor` must be one tensor, contiguous, dense and on the communicator's device.
 
     Raises:
         CommunicatorError: naming the argument, what was expected and what was found.
     """
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        # torch's own all_gather takes a list, and with a list of one deadlocks (field report 4).
+        raise CommunicatorError(
+            f"{op}: {what} is a {type(tensor).__name__}, expected one tensor; the rows of all ranks lie in it in rank "
+            "order. For ranks with different numbers of rows there are the ragged forms."
+        )
     place = tensor.device
     same = place.type == device_type and (device_type == "cpu" or place.index == device_index)
     if not same:

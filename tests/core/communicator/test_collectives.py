@@ -112,6 +112,7 @@ def _reduces(store: Any, rank: int, world: int) -> None:
         (lambda: comm.all_reduce(torch.zeros(2, dtype=torch.int32), op="avg"), "average of integers"),
         (lambda: comm.all_reduce(torch.zeros(2), op="xor"), "gloo offers"),
         (lambda: comm.broadcast(torch.zeros(4, 4).t(), src=0), "not contiguous"),
+        (lambda: comm.all_gather([torch.zeros(4)], torch.zeros(4)), "output is a list, expected one tensor"),
         (lambda: comm.broadcast(torch.zeros(2, device="meta"), src=0), "is on meta"),
         (lambda: comm.broadcast(torch.zeros(2), src=world), "ranks are 0 to"),
         (lambda: comm.broadcast(torch.zeros(2), src=0, deadline=0), "finite number"),
