@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -68,7 +68,7 @@ class Storages:
 
     def like(self) -> Storages:
         """A second set of storages, uninitialised."""
-        return Storages(self.plan, self.rank, {name: torch.empty_like(of) for name, of in self.named.items()})
+        return type(self)(self.plan, self.rank, {name: torch.empty_like(of) for name, of in self.named.items()})
 
     def view(self, move: Move, landing: Landing, box: int) -> torch.Tensor:
         """Where box number `box` of `move` lands, as integer words in packed order: read, it is the inverse layout."""
@@ -80,6 +80,35 @@ class Storages:
         for at, move, landing in self.plan.landings(bucket, self.rank):
             for box in range(len(move.sources)):
                 self.view(move, landing, box).copy_(_slot(buffer, at, move, box))
+
+    def views(self, bucket: Bucket) -> Iterator[torch.Tensor]:
+        """All that `bucket` overwrites, as views on the storages."""
+        for _, move, landing in self.plan.landings(bucket, self.rank):
+            for box in range(len(move.sources)):
+                yield self.view(move, landing, box)
+
+    def repeats(self, bucket: Bucket) -> int:
+        """How many times at most a box of `bucket` lands here: 2 where tied weights have two storages."""
+        shard = self.plan.shard_of[self.rank]
+        return max(sum(landing.shard == shard for landing in move.landings) for _, move in bucket.pieces)
+
+    def collect(self, bucket: Bucket, buffer: torch.Tensor, repeat: int = 0) -> None:
+        """The inverse of `land`: read what the storages hold into the packed order, of the landing number `repeat`."""
+        shard = self.plan.shard_of[self.rank]
+        for at, move in bucket.pieces:
+            mine = [landing for landing in move.landings if landing.shard == shard]
+            landing = mine[min(repeat, len(mine) - 1)]
+            for box in range(len(move.sources)):
+                _slot(buffer, at, move, box).copy_(self.view(move, landing, box))
+
+    @property
+    def nbytes(self) -> int:
+        """Of all parameters."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensors[0].device if self.tensors else torch.device("cpu")
 
     def clear_padding(self) -> None:
         """Write zero into all padding."""

@@ -1,0 +1,36 @@
+"""The transaction: an update is on every rank or on none, and nobody serves what it does not know to be decided."""
+
+from hardpoint.sync.transaction.coordinator import Coordinator, Outcome, Stage
+from hardpoint.sync.transaction.engine import EngineState, engine_state
+from hardpoint.sync.transaction.hooks import EngineHooks, NoEngine
+from hardpoint.sync.transaction.inprocess import InProcess
+from hardpoint.sync.transaction.messages import Message, Outgoing, Step
+from hardpoint.sync.transaction.mode import Choice, Mode, Room, choose_mode
+from hardpoint.sync.transaction.participant import Participant, Phase
+from hardpoint.sync.transaction.record import Decision, DecisionRecord, FileRecord, MemoryRecord
+from hardpoint.sync.transaction.tree import Tree
+
+__all__ = [
+    "Choice",
+    "Coordinator",
+    "Decision",
+    "DecisionRecord",
+    "EngineHooks",
+    "EngineState",
+    "FileRecord",
+    "InProcess",
+    "MemoryRecord",
+    "Message",
+    "Mode",
+    "NoEngine",
+    "Outcome",
+    "Outgoing",
+    "Participant",
+    "Phase",
+    "Room",
+    "Stage",
+    "Step",
+    "Tree",
+    "choose_mode",
+    "engine_state",
+]

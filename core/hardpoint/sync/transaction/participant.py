@@ -1,0 +1,399 @@
+"""`Participant`: a receiver's end of the transaction, as a state machine that takes messages and the time.
+
+It holds no socket, thread or clock, so that the same object can run over any transport and in a simulation. Three rules
+carry it: nothing but the staging changes before the decision; who has said yes to `Step.VERIFY` serves nothing until
+the decision is known; and what cannot be known or carried out ends in FAILED, which only a full update ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hardpoint.errors import HardpointError, SyncError
+from hardpoint.sync.plan import Bucket, Storages
+from hardpoint.sync.session import describe
+from hardpoint.sync.transaction.digests import stored_digest
+from hardpoint.sync.transaction.hooks import EngineHooks, NoEngine
+from hardpoint.sync.transaction.messages import (
+    Alive,
+    Ask,
+    Ballots,
+    Begin,
+    Data,
+    Decide,
+    Message,
+    Outgoing,
+    Present,
+    Probe,
+    Step,
+    Verify,
+)
+from hardpoint.sync.transaction.mode import choose_mode
+from hardpoint.sync.transaction.relay import Relay
+from hardpoint.sync.transaction.staging import Staging, staging_for
+from hardpoint.sync.transaction.tree import ARITY
+
+_ENDED_KEPT = 8
+
+
+class Phase(str, Enum):
+    """Of one rank. ``staging`` and ``prepared`` end by themselves, within deadlines; ``failed`` by a full update."""
+
+    SERVING = "serving"
+    STAGING = "staging"
+    PREPARED = "prepared"
+    FAILED = "failed"
+
+
+@dataclass
+class _Open:
+    """The update that this rank takes part in."""
+
+    begin: Begin
+    staging: Staging
+    was: Phase
+    seen: int
+    heard: float
+    landed: set[int] = field(default_factory=set)
+    objection: str = ""
+    prepared_at: float = 0.0
+    asked: bool = False
+
+
+class Participant:
+    """One rank that serves weights.
+
+    Args:
+        live: its parameters, bound to the plan that this rank made itself.
+        epoch: of the weights that are in them; -1 for weights that are no version at all (a rank that started again
+            while its peers went on): it is FAILED until a full update.
+        hooks: of the engine; None for none.
+        longest_deadline: seconds that a trainer may ask for.
+    """
+
+    def __init__(
+        self,
+        live: Storages,
+        *,
+        epoch: int = 0,
+        hooks: EngineHooks | None = None,
+        arity: int = ARITY,
+        longest_deadline: float = 600.0,
+    ) -> None:
+        self.rank = live.rank
+        self.epoch = epoch
+        self.phase = Phase.SERVING if epoch >= 0 else Phase.FAILED
+        self.reason = "" if epoch >= 0 else "started again, and has not had a full update since"
+        self._live = live
+        self._hooks: EngineHooks = hooks or NoEngine()
+        self._relay = Relay(live.rank, sorted(live.plan.shard_of), arity)
+        self._longest = longest_deadline
+        self._open: _Open | None = None
+        self._seen = epoch
+        self._ended: dict[str, str] = {}
+        self._votes: dict[tuple[str, Step], tuple[bool, str]] = {}
+
+    @property
+    def may_serve(self) -> bool:
+        """Whether this rank may take part in an engine step. An engine serves if all its ranks may, at one `epoch`."""
+        if self.phase is Phase.STAGING:
+            assert self._open is not None
+            return self._open.staging.serves and self._open.was is Phase.SERVING
+        return self.phase is Phase.SERVING
+
+    def receive(self, message: Message, now: float) -> list[Outgoing]:
+        """Take one message; returns what to send. Raises only for what is not a message to a receiver."""
+        if isinstance(message, Data):
+            return self._data(message, now)
+        if isinstance(message, Alive):
+            if self._open is not None and self._open.begin.session == message.session:
+                self._open.heard = now
+            return []
+        if isinstance(message, Ballots):
+            return self._relay.gather(message, now, self._patience)
+        if isinstance(message, Begin):
+            return [*self._relay.down(message), *self._begin(message, now)]
+        if isinstance(message, Verify):
+            return [*self._relay.down(message), *self._verify(message, now)]
+        if isinstance(message, Decide):
+            return [*self._relay.down(message), *self._decide(message, now)]
+        if isinstance(message, Probe):
+            return [self._present(message)]
+        raise SyncError(f"A receiver does not take {type(message).__name__}.")
+
+    def tick(self, now: float) -> list[Outgoing]:
+        """Let time pass. Call it at `wake_at`, or whenever convenient."""
+        out = self._relay.tick(now)
+        update = self._open
+        if update is None:
+            return out
+        limit = self._deadline(update.begin)
+        if self.phase is Phase.STAGING and now >= update.heard + _silent_for(limit):
+            self._leave(update, f"nothing came from the trainer for {_silent_for(limit):g} s")
+        elif self.phase is Phase.PREPARED:
+            if now >= update.prepared_at + _in_doubt_after(limit):
+                self._fail(
+                    update,
+                    f"said yes to epoch {update.begin.epoch} and did not learn the decision from the trainer within "
+                    f"{_in_doubt_after(limit):g} s; a full update is needed",
+                )
+            elif not update.asked and now >= update.prepared_at + _ask_after(limit):
+                update.asked = True
+                out.append(Outgoing(update.begin.coordinator, Ask(update.begin.session, self.rank)))
+        return out
+
+    @property
+    def wake_at(self) -> float | None:
+        """When `tick` has something to do; None while nothing is waited for."""
+        times = [] if self._relay.wake_at is None else [self._relay.wake_at]
+        update = self._open
+        if update is not None:
+            limit = self._deadline(update.begin)
+            if self.phase is Phase.STAGING:
+                times.append(update.heard + _silent_for(limit))
+            elif self.phase is Phase.PREPARED:
+                wait = _in_doubt_after(limit) if update.asked else _ask_after(limit)
+                times.append(update.prepared_at + wait)
+        return min(times, default=None)
+
+    # What the messages do.
+
+    def _begin(self, begin: Begin, now: float) -> list[Outgoing]:
+        if self._open is not None and self._open.begin.session == begin.session:
+            return []
+        try:
+            self._make_way(begin)
+            self._check(begin)
+            choice = choose_mode(begin.mode, self._live.nbytes, self._hooks.room())
+            self._hooks.chosen(choice)
+            staging = staging_for(choice.mode, self._live)
+            if not staging.serves and self.phase is Phase.SERVING:
+                self._hooks.pause()
+        except Exception as error:  # noqa: BLE001 - it is this rank's vote
+            self._end(begin.session, _sentence(error))
+            if self.phase is Phase.SERVING:
+                with contextlib.suppress(Exception):  # a pause that failed half-way; its reason is told already
+                    self._hooks.resume()
+            return self._vote(begin.session, Step.BEGIN, begin.coordinator, False, _sentence(error), now)
+        self._open = _Open(begin, staging, self.phase, self._seen, now)
+        self.phase = Phase.STAGING
+        return self._vote(begin.session, Step.BEGIN, begin.coordinator, True, "", now)
+
+    def _make_way(self, begin: Begin) -> None:
+        update = self._open
+        if update is None:
+            return
+        if update.begin.coordinator != begin.coordinator:
+            raise SyncError(
+                f"the update of epoch {update.begin.epoch} by trainer {update.begin.coordinator} is under way here; "
+                f"trainer {begin.coordinator} has to wait for its end"
+            )
+        # The same trainer begins anew: whatever it decided on the last session did not arrive.
+        if self.phase is Phase.PREPARED:
+            self._fail(update, f"said yes to epoch {update.begin.epoch}, and the trainer began another without a word")
+        else:
+            self._leave(update, "the trainer began another update")
+
+    def _check(self, begin: Begin) -> None:
+        if not 0 < begin.deadline <= self._longest:
+            raise SyncError(f"a deadline of {begin.deadline:g} s is not within 0 to {self._longest:g} s")
+        if begin.session in self._ended:
+            raise SyncError(f"session {begin.session} has ended here: {self._ended[begin.session]}")
+        if begin.epoch <= self._seen:
+            raise SyncError(
+                f"the update has epoch {begin.epoch}, and epoch {self._seen} was already here; the next must be at "
+                f"least {self._seen + 1}"
+            )
+        if begin.plan != self._live.plan.digest:
+            raise SyncError(
+                f"the trainer's plan is {begin.plan[:12]}, the one made here is {self._live.plan.digest[:12]}: names, "
+                "shapes, layouts, receivers or versions differ; plan again on both sides"
+            )
+
+    def _data(self, data: Data, now: float) -> list[Outgoing]:
+        update = self._open
+        if update is None or update.begin.session != data.session or self.phase is not Phase.STAGING:
+            return []  # of a session that has ended here, or never began: the votes tell
+        update.heard = now
+        if update.objection:
+            return []
+        try:
+            bucket = self._bucket(update, data)
+            update.staging.land(bucket, data.payload)
+        except Exception as error:  # noqa: BLE001 - it is this rank's vote
+            # Said at once, so that the trainer need not send the rest.
+            update.objection = _sentence(error)
+            return self._vote(data.session, Step.VERIFY, update.begin.coordinator, False, update.objection, now)
+        update.landed.add(data.bucket)
+        return []
+
+    def _bucket(self, update: _Open, data: Data) -> Bucket:
+        if data.epoch != update.begin.epoch:
+            raise SyncError(f"a bucket of epoch {data.epoch} came in the update of epoch {update.begin.epoch}")
+        bucket = next((one for one in self._live.plan.buckets_for(self.rank) if one.index == data.bucket), None)
+        if bucket is None:
+            raise SyncError(f"bucket {data.bucket} is not for this rank")
+        if data.bucket in update.landed:
+            raise SyncError(f"bucket {data.bucket} came twice")
+        if data.payload.nbytes != bucket.nbytes:
+            raise SyncError(f"bucket {data.bucket} must have {bucket.nbytes} bytes, found {data.payload.nbytes}")
+        return bucket
+
+    def _verify(self, verify: Verify, now: float) -> list[Outgoing]:
+        update = self._open
+        if update is None or update.begin.session != verify.session:
+            reason = self._ended.get(verify.session, "never heard of this session; did the rank start again?")
+            return self._vote(verify.session, Step.VERIFY, verify.coordinator, False, reason, now)
+        if self.phase is not Phase.STAGING:
+            return []
+        update.heard = now
+        try:
+            if update.objection:
+                raise SyncError(update.objection)
+            self._compare(update, verify)
+            self._hooks.inspect(update.staging.target)
+            self._hooks.pause()
+        except Exception as error:  # noqa: BLE001 - it is this rank's vote
+            update.objection = update.objection or _sentence(error)
+            return self._vote(verify.session, Step.VERIFY, verify.coordinator, False, update.objection, now)
+        self.phase = Phase.PREPARED
+        self._seen = update.begin.epoch
+        update.prepared_at = now
+        return self._vote(verify.session, Step.VERIFY, verify.coordinator, True, "", now)
+
+    def _compare(self, update: _Open, verify: Verify) -> None:
+        plan = self._live.plan
+        if len(verify.digests) != len(plan.buckets):
+            raise SyncError(f"{len(verify.digests)} digests came for {len(plan.buckets)} buckets")
+        for bucket in plan.buckets_for(self.rank):
+            if bucket.index not in update.landed:
+                raise SyncError(f"bucket {bucket.index} never came: {self._contents(bucket.index)}")
+        for bucket in plan.buckets_for(self.rank):
+            if stored_digest(update.staging.target, bucket) != verify.digests[bucket.index]:
+                raise SyncError(
+                    f"what is stored of bucket {bucket.index} is not what was sent: {self._contents(bucket.index)}"
+                )
+
+    def _contents(self, index: int) -> str:
+        plan = self._live.plan
+        names = [plan.offer.tensors[n].name for _, move in plan.buckets[index].pieces for n in move.sources]
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more tensors" if len(names) > 3 else "")
+
+    def _decide(self, decide: Decide, now: float) -> list[Outgoing]:
+        update = self._open
+        if update is None or update.begin.session != decide.session:
+            return self._decided_elsewhere(decide, now)
+        if decide.commit and self.phase is Phase.PREPARED:
+            self._commit(update)
+        elif decide.commit:
+            self._fail(update, f"epoch {decide.epoch} was committed, and this rank was not ready for it")
+        else:
+            self._leave(update, decide.reason)
+        ok = self.phase is not Phase.FAILED or (not decide.commit and update.was is Phase.FAILED)
+        return self._vote(decide.session, Step.DONE, decide.coordinator, ok, self.reason, now)
+
+    def _decided_elsewhere(self, decide: Decide, now: float) -> list[Outgoing]:
+        """The decision on a session that is not open here: it came a second time, or it ended here, or is unknown."""
+        if (decide.session, Step.DONE) in self._votes:
+            return []
+        if not decide.commit:
+            return self._vote(decide.session, Step.DONE, decide.coordinator, True, "", now)
+        self._seen = max(self._seen, decide.epoch)
+        reason = self._ended.get(decide.session, "never heard of this session; did the rank start again?")
+        if self.phase is Phase.SERVING and self.epoch < decide.epoch:
+            self._stop(f"epoch {decide.epoch} was committed without this rank: {reason}")
+        return self._vote(decide.session, Step.DONE, decide.coordinator, False, self.reason or reason, now)
+
+    def _present(self, probe: Probe) -> Outgoing:
+        vote: bool | None
+        vote, reason = self._votes.get((probe.session, probe.step), (None, ""))
+        if probe.step is not Step.DONE and probe.session in self._ended:
+            vote = None  # whatever it was: this rank cannot go on with it
+        if vote is None:
+            reason = self._ended.get(probe.session, "")
+            if not reason and (self._open is None or self._open.begin.session != probe.session):
+                reason = "never heard of this session; did the rank start again?"
+        return Outgoing(probe.coordinator, Present(probe.session, probe.step, self.rank, vote, reason))
+
+    # How an update ends here.
+
+    def _commit(self, update: _Open) -> None:
+        epoch = update.begin.epoch
+        try:
+            update.staging.commit()
+            self._hooks.committed(epoch)
+            self._hooks.resume()
+        except Exception as error:  # noqa: BLE001 - told in the vote that ends the update
+            self._fail(update, f"could not carry out the commit of epoch {epoch}: {_sentence(error)}")
+            return
+        self.epoch = epoch
+        self._close(update, f"committed epoch {epoch}")
+        self.phase, self.reason = Phase.SERVING, ""
+
+    def _leave(self, update: _Open, why: str) -> None:
+        """Abort: the old weights, in the phase that was before."""
+        try:
+            whole = update.staging.abort()
+            if whole and update.was is Phase.SERVING:
+                self._hooks.resume()
+        except Exception as error:  # noqa: BLE001 - told in the vote that ends the update
+            self._fail(update, f"could not go back after an abort ({why}): {_sentence(error)}")
+            return
+        if not whole:
+            self._fail(update, f"weights were overwritten in mode off when the update was aborted: {why}")
+            return
+        self._close(update, f"aborted: {why}")
+        self._seen = update.seen  # the epoch was not used up
+        self.phase = update.was
+
+    def _fail(self, update: _Open, reason: str) -> None:
+        self._close(update, reason)
+        self._stop(reason)
+
+    def _stop(self, reason: str) -> None:
+        self.phase, self.reason = Phase.FAILED, reason
+        try:
+            self._hooks.pause()
+        except Exception as error:  # noqa: BLE001 - the phase says it already, and `may_serve` is what counts
+            self.reason = f"{reason}; and the engine could not be paused: {_sentence(error)}"
+
+    def _close(self, update: _Open, ending: str) -> None:
+        self._open = None
+        self._end(update.begin.session, ending)
+
+    def _end(self, session: str, ending: str) -> None:
+        self._ended[session] = ending
+        while len(self._ended) > _ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
+
+    def _vote(self, session: str, step: Step, coordinator: int, ok: bool, reason: str, now: float) -> list[Outgoing]:
+        self._votes[session, step] = (ok, reason)
+        while len(self._votes) > 3 * _ENDED_KEPT:
+            del self._votes[next(iter(self._votes))]
+        return self._relay.vote(session, step, coordinator, ok, reason, now, self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return (self._deadline(self._open.begin) if self._open else 4.0) / 4
+
+    def _deadline(self, begin: Begin) -> float:
+        return min(begin.deadline, self._longest)
+
+
+def _silent_for(deadline: float) -> float:
+    """A vote may take its whole deadline and then some asking around, and nothing is sent meanwhile."""
+    return deadline + 1.0
+
+
+def _ask_after(deadline: float) -> float:
+    return deadline + 1.5
+
+
+def _in_doubt_after(deadline: float) -> float:
+    return deadline + 3.0
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, HardpointError) and str(error) else describe(error)

@@ -1,0 +1,124 @@
+"""Where an update lies until the decision, one class for each mode. Each can commit, or give back what was there."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from hardpoint.errors import SyncError
+from hardpoint.sync.plan import Bucket, Storages
+from hardpoint.sync.transaction.mode import Mode
+
+
+class Staging(Protocol):
+    """One update on one rank.
+
+    Attributes:
+        serves: whether the old weights may answer while this fills.
+        target: the storages that the update is in, to read its digests from.
+    """
+
+    @property
+    def serves(self) -> bool: ...
+
+    @property
+    def target(self) -> Storages: ...
+
+    def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
+        """Take one bucket."""
+        ...
+
+    def commit(self) -> None:
+        """Make the update the live weights, at their addresses. If it raises, the live weights are undefined."""
+        ...
+
+    def abort(self) -> bool:
+        """Go back. True if the live weights are bit by bit what they were before the first `land`."""
+        ...
+
+
+class Shadow:
+    """See `Mode.SHADOW`."""
+
+    serves = True
+
+    def __init__(self, live: Storages) -> None:
+        self._live = live
+        self.target = live.like()
+
+    def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
+        """See `Staging.land`."""
+        self.target.land(bucket, payload)
+
+    def commit(self) -> None:
+        """See `Staging.commit`."""
+        self.target.clear_padding()
+        self._live.copy_from(self.target)
+
+    def abort(self) -> bool:
+        """See `Staging.abort`."""
+        return True
+
+
+class Undo:
+    """See `Mode.UNDO`. Values are kept before they are overwritten, and put back in reverse order."""
+
+    serves = False
+
+    def __init__(self, live: Storages) -> None:
+        self.target = live
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
+        """See `Staging.land`."""
+        for view in self.target.views(bucket):
+            self._kept.append((view, view.to("cpu", copy=True)))
+        self.target.land(bucket, payload)
+
+    def commit(self) -> None:
+        """See `Staging.commit`."""
+        self.target.clear_padding()
+        self._kept.clear()
+
+    def abort(self) -> bool:
+        """See `Staging.abort`."""
+        while self._kept:
+            view, old = self._kept.pop()
+            view.copy_(old)
+        return True
+
+
+class Off:
+    """See `Mode.OFF`."""
+
+    serves = False
+
+    def __init__(self, live: Storages) -> None:
+        self.target = live
+        self._touched = False
+
+    def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
+        """See `Staging.land`."""
+        self._touched = True
+        self.target.land(bucket, payload)
+
+    def commit(self) -> None:
+        """See `Staging.commit`."""
+        self.target.clear_padding()
+
+    def abort(self) -> bool:
+        """See `Staging.abort`."""
+        return not self._touched
+
+
+def staging_for(mode: Mode, live: Storages) -> Staging:
+    """The staging of a chosen mode. Raises SyncError for ``auto``, which is a question and not a mode."""
+    kinds: dict[Mode, type[Shadow] | type[Undo] | type[Off]] = {
+        Mode.SHADOW: Shadow,
+        Mode.UNDO: Undo,
+        Mode.OFF: Off,
+    }
+    if mode not in kinds:
+        raise SyncError(f"Mode {mode.value} must be chosen before an update is staged.")
+    return kinds[mode](live)
