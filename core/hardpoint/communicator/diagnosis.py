@@ -10,7 +10,10 @@ from hardpoint.communicator.ledger import Identity, Ledger, Progress
 
 # A rank publishes within two intervals of a change; this much longer is given to one that arrives at the last moment.
 GRACE = 0.3
+# A silence worth telling, and one that nobody waits out. A process that imports a large library holds Python's lock for
+# a second or two, and its heartbeat with it: no death. A process of this host that has died is seen at once.
 _SILENT_BEATS = 4
+_LOST_BEATS = 20
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def diagnose(
             sentences[peer] = f"{who} has died; {where}"
         elif silent.get(peer, 0.0) > _SILENT_BEATS * heartbeat:
             missing.append(peer)
-            lost.append(peer)
+            if silent[peer] > _LOST_BEATS * heartbeat:
+                lost.append(peer)
             sentences[peer] = f"{who} has been silent for {silent[peer]:.1f} s (dead, stopped or cut off); {where}"
         elif seen.closed and seen.sequence < sequence:
             missing.append(peer)
