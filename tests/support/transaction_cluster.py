@@ -234,6 +234,7 @@ class Cluster:
         self.versions: dict[int, int] = {0: 0}  # epoch -> version of the tensors
         self.sessions: dict[int, list[str]] = {}  # epoch -> sessions that tried it
         self.fault_at: float | None = None
+        self.aborted_at: float | None = None
         for rank in self.plan.shard_of:
             self.start_rank(rank, epoch=0)
         self.addresses = {rank: self._addresses(rank) for rank in self.ranks}
@@ -284,7 +285,14 @@ class Cluster:
 
     def settle(self, seconds: float = 6 * DEADLINE) -> None:
         """Let everything that has a deadline reach it."""
-        self.net.run(lambda: False, self.net.now + seconds)
+        end = self.net.now + seconds
+        if self.aborted_at is None and self.net.run(self._aborted, end):
+            self.aborted_at = self.net.now
+        self.net.run(lambda: False, end)
+
+    def _aborted(self) -> bool:
+        outcome = self.trainer.outcome
+        return outcome is not None and not outcome.committed
 
     def update(self, epoch: int, version: int, **options: object) -> None:
         self.begin(epoch, version, **options)  # type: ignore[arg-type]
@@ -313,6 +321,8 @@ class Cluster:
             else:
                 assert participant.reason, f"rank {rank} is FAILED and says not why"
         for engine in self.engines:
+            versions = {self.ranks[rank].epoch for rank in engine if rank in self.up() and self.ranks[rank].may_serve}
+            assert len(versions) <= 1, f"ranks of engine {engine} would answer with versions {versions}"
             if all(rank in self.up() for rank in engine):
                 state = engine_state(self.ranks[rank] for rank in engine)
                 assert state.epoch is not None or state.reason

@@ -50,6 +50,7 @@ class InProcess:
     _queue: list[tuple[float, int, int, Message | None]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
     _waking: dict[int, float] = field(default_factory=dict)
+    _thawing: dict[int, float] = field(default_factory=dict)
 
     def post(self, source: int, outgoing: Iterable[Outgoing]) -> None:
         """Send what a node returned."""
@@ -76,6 +77,11 @@ class InProcess:
             self._push(self.now, address, message)
         self._wake(address)
 
+    def thaw_at(self, address: int, at: float) -> None:
+        """`thaw` at a later time."""
+        self._thawing[address] = at
+        self._push(at, address, None)
+
     def replace(self, address: int, node: Node) -> None:
         """A process that started again at this address, or the first one."""
         self.dead.discard(address)
@@ -99,6 +105,9 @@ class InProcess:
         node = self.nodes.get(address)
         if message is None:
             self._waking.pop(address, None)
+            if self._thawing.get(address, self.now + 1) <= self.now:
+                del self._thawing[address]
+                self.thaw(address)
         if node is None or address in self.dead:
             return
         if address in self.frozen:
