@@ -98,7 +98,7 @@ def tensors(version: int) -> Tensors:
 
 
 @lru_cache(maxsize=64)
-def plan_of(world: str, layout: str, bucket_bytes: int = 64) -> SyncPlan:
+def plan_of(world: str, layout: str, bucket_bytes: int = 128) -> SyncPlan:
     spec = model(layout)
     return make_plan(Offer.of(tensors(0)), spec.receivers(WORLDS[world][1]), bucket_bytes=bucket_bytes)
 
