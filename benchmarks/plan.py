@@ -29,22 +29,22 @@ TENSORS, BYTES = 18867, 61_064_245_248
 BAR_SECONDS = 1.5
 
 
-def qwen3_30b_a3b(layout: LayoutDescriptor | None = None) -> ModelSpec:
+def qwen3_30b_a3b(layout: LayoutDescriptor | None = None, layers: int = LAYERS) -> ModelSpec:
     """The model's rules, experts in vLLM's layout unless another is given."""
     weights = layout or LayoutDescriptor(EXPERTS, HIDDEN, INTERMEDIATE)
     rules = list(embeddings(VOCAB, HIDDEN))
-    for layer in range(LAYERS):
+    for layer in range(layers):
         rules += norms(layer, HIDDEN)
         rules += attention(layer, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, qk_norm=True)
         rules += moe(layer, weights)
-    return ModelSpec(tuple(rules), LAYERS)
+    return ModelSpec(tuple(rules), layers)
 
 
-def checkpoint() -> Offer:
+def checkpoint(layers: int = LAYERS) -> Offer:
     """What a trainer sends: one tensor per expert and projection, as in the files."""
     specs = [("model.embed_tokens.weight", (VOCAB, HIDDEN)), ("model.norm.weight", (HIDDEN,)),
              ("lm_head.weight", (VOCAB, HIDDEN))]  # fmt: skip
-    for layer in range(LAYERS):
+    for layer in range(layers):
         at = f"model.layers.{layer}"
         specs += [
             (f"{at}.input_layernorm.weight", (HIDDEN,)),

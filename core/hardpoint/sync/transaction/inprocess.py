@@ -31,7 +31,8 @@ class InProcess:
     """Nodes by address, and the messages between them.
 
     Attributes:
-        latency: seconds of each message.
+        latency: seconds of each message on its way.
+        handling: seconds that a node takes for each message that comes, and for each that leaves, one after the other.
         fate: asked for each message ``(from, to, message)``: None delivers it; else what arrives instead, as pairs of
             extra delay and message (none: it is lost).
         after: called with ``(address, message or None for a tick)`` when a node has handled something, before what it
@@ -39,6 +40,7 @@ class InProcess:
     """
 
     latency: float = 1e-4
+    handling: float = 0.0
     fate: Fate | None = None
     after: Callable[[int, Message | None], None] | None = None
     now: float = 0.0
@@ -50,16 +52,20 @@ class InProcess:
     _queue: list[tuple[float, int, int, Message | None]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
     _waking: dict[int, float] = field(default_factory=dict)
+    _busy: dict[int, float] = field(default_factory=dict)
     _thawing: dict[int, float] = field(default_factory=dict)
 
     def post(self, source: int, outgoing: Iterable[Outgoing]) -> None:
         """Send what a node returned."""
+        leaves = max(self.now, self._busy.get(source, 0.0))
         for to, message in outgoing:
+            leaves += self.handling
             self.sent += 1
             self.by_node[source] = self.by_node.get(source, 0) + 1
             arrivals = None if self.fate is None else self.fate(source, to, message)
             for delay, arriving in [(0.0, message)] if arrivals is None else arrivals:
-                self._push(self.now + self.latency + delay, to, arriving)
+                self._push(leaves + self.latency + delay, to, arriving)
+        self._busy[source] = leaves
         self._wake(source)
 
     def kill(self, address: int) -> None:
@@ -114,6 +120,10 @@ class InProcess:
             if message is not None:
                 self.frozen[address].append(message)
             return
+        if self._busy.get(address, 0.0) > self.now:
+            self._push(self._busy[address], address, message)  # it waits for its turn
+            return
+        self._busy[address] = self.now + self.handling
         if message is None:
             due = node.wake_at
             out = node.tick(self.now) if due is not None and due <= self.now else []
