@@ -31,6 +31,7 @@ from hardpoint.sync.transaction.mode import Mode
 from hardpoint.sync.transaction.record import Decision, DecisionRecord, MemoryRecord
 from hardpoint.sync.transaction.tree import ARITY, Tree
 
+_SENTENCES = 16
 GRACE = 0.5  # seconds that a rank has to answer when it is asked past the tree
 
 
@@ -279,7 +280,7 @@ class Coordinator:
     def _abort(self, at: str, objections: dict[int, str], missing: tuple[int, ...], now: float) -> list[Outgoing]:
         sentences = [f"{self._who(rank)}: {reason}" for rank, reason in sorted(objections.items())]
         sentences += [f"rank {rank} did not answer within {self._opened.deadline:g} s" for rank in missing]
-        reason = "; ".join(sentences)
+        reason = _joined(sentences)
         self.outcome = Outcome(False, self._opened.epoch, at, reason, objections, missing, now - self._started)
         return self._decide(False, missing, now)
 
@@ -310,10 +311,10 @@ class Coordinator:
         sentences += [f"rank {rank} has not said that it {act}" for rank in silent]
         seconds = now - self._started
         if decided.commit:
-            self.outcome = Outcome(True, decided.epoch, Step.DONE.value, "; ".join(sentences), failed, silent, seconds)
+            self.outcome = Outcome(True, decided.epoch, Step.DONE.value, _joined(sentences), failed, silent, seconds)
         else:
             assert self.outcome is not None
-            reason = "; ".join([self.outcome.reason, *sentences])
+            reason = _joined([self.outcome.reason, *sentences])
             objections = {**failed, **self.outcome.objections}
             missing = tuple(sorted({*self.outcome.missing, *silent}))
             self.outcome = replace(self.outcome, reason=reason, objections=objections, missing=missing)
@@ -333,3 +334,9 @@ class Coordinator:
 
     def _who(self, rank: int) -> str:
         return f"rank {rank} (the trainer)" if rank == self.address else f"rank {rank}"
+
+
+def _joined(sentences: list[str]) -> str:
+    """All in one, bounded: it goes to every rank. `Outcome` holds the rest as data."""
+    more = [f"and {len(sentences) - _SENTENCES} more ranks"] if len(sentences) > _SENTENCES else []
+    return "; ".join([*sentences[:_SENTENCES], *more])
