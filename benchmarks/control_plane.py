@@ -113,7 +113,7 @@ def main() -> None:
         json.dumps({"latency": LATENCY, "handling": handling, "tree": tree, "star": star, "dead": dead,
                     "plans": plans}, indent=1))  # fmt: skip
     print(
-        f"\n{handling * 1e6:.1f} us to send or to take a message (measured), {LATENCY * 1e6:.0f} us on its way (assumed)"
+        f"\n{handling * 1e6:.1f} us to send or to take a message, measured; {LATENCY * 1e6:.0f} us on its way, assumed"
     )
     draw(
         options.out / "control_plane.svg",
