@@ -123,15 +123,16 @@ def guarded(kernel: triton.JITFunction, args: tuple, constants: dict) -> list[Ro
     ]
     if torch.cuda.device_count() > 1:
         there = tuple(a.to("cuda:1") if isinstance(a, torch.Tensor) else a for a in args)
-        with torch.cuda.device(1):
-            base = host_us(lambda: kernel[(1,)](*there, **constants), batches=11)[0]
-        guard.install("cuda")
-        moved = host_us(lambda: kernel[(1,)](*there, **constants), batches=11)[0]
-        guard.remove()
-        verdict = "met" if moved - base <= 4 else "MISSED"
-        rows.append(
-            Row("guard, added when it switches (bar 4 us)", "hardpoint guard", moved - base, "us", note=verdict)
-        )
+        differences = []
+        for _ in range(5):
+            with torch.cuda.device(1):
+                base = host_us(lambda: kernel[(1,)](*there, **constants), batches=11)[0]
+            guard.install("cuda")
+            differences.append(host_us(lambda: kernel[(1,)](*there, **constants), batches=11)[0] - base)
+            guard.remove()
+        switch = statistics.median(differences)
+        verdict = "met" if switch <= 4 else "MISSED"
+        rows.append(Row("guard, added when it switches (bar 4 us)", "hardpoint guard", switch, "us", note=verdict))
     return rows
 
 

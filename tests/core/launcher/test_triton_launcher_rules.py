@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from hardpoint.errors import CaptureRefused, DeviceError, LaunchRefused
 from hardpoint.launcher import python_kernel
-from hardpoint.launcher.triton import TritonLauncher, releases
+from hardpoint.launcher.triton import TritonLauncher, native, releases
 from hardpoint.launcher.triton.cold_load import ColdLoad
 from support.fake_triton import FakeGpu, fake_gpu, host_of, on
 from support.threads_communicator import Hub, ThreadsCommunicator
@@ -70,8 +71,13 @@ def gpu() -> Iterator[FakeGpu]:
             kernel.device_caches.clear()
 
 
-@pytest.fixture
-def launcher(gpu: FakeGpu) -> TritonLauncher:
+@pytest.fixture(params=["in C", "in Python"])
+def launcher(gpu: FakeGpu, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TritonLauncher:
+    """With the direct call in C, and with the generated one alone."""
+    if request.param == "in Python":
+        monkeypatch.setattr(native, "module", lambda: None)
+    elif native.module() is None:
+        pytest.skip("the direct call in C cannot be built here: there is no C compiler or no Python.h")
     return TritonLauncher("cuda", host_of(gpu))
 
 
@@ -106,6 +112,77 @@ def test_a_direct_call_passes_what_the_kernel_takes(launcher: TritonLauncher, gp
     addresses = tuple(a if isinstance(a, int) else a.data_ptr() for a in found.arguments[:3])
     assert addresses == (x.data_ptr(), y.data_ptr(), out.data_ptr())
     assert found.arguments[3:] == (N, 128)
+
+
+def test_the_call_in_c_answers_what_fits_and_hands_on_the_rest(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    if native.module() is None:
+        pytest.skip("the direct call in C cannot be built here: there is no C compiler or no Python.h")
+    handed: list[tuple[object, ...]] = []
+    original = native.entry
+
+    def watched(parameters, guards, fallbacks, device, grid, launch, host, hooks, otherwise):
+        def otherwise_seen(*args, **kwargs):
+            handed.append(args)
+            return otherwise(*args, **kwargs)
+
+        return original(parameters, guards, fallbacks, device, grid, launch, host, hooks, otherwise_seen)
+
+    monkeypatch.setattr(native, "entry", watched)
+    launcher = TritonLauncher("cuda", host_of(gpu))
+    x, y, out = tensors(1)
+    bound = launcher.bind(add, x, y, out, 4096, BLOCK=128, grid=(8,))
+    assert type(bound).__name__ == "Entry"
+    for call in (
+        lambda: bound(x, y, out, 4096),
+        lambda: bound(x, y, n=32, out=out),
+        lambda: bound(x, y, out, **{"".join(["n"]): 32, "".join(["gr", "id"]): (5,)}),  # names that are not interned
+        lambda: bound(x, y, out, 16, BLOCK=128),
+        lambda: bound(x, y, out, 16, grid=(3, 4)),
+        lambda: bound(x, y, out, 16, grid=(3, 4, 5)),
+    ):
+        call()
+    assert not handed
+    assert [launch.grid for launch in gpu.launches[-2:]] == [(3, 4, 1), (3, 4, 5)]
+    assert {launch.device for launch in gpu.launches} == {1}
+    shifted = on(1, torch.zeros(N + 1)[1:])
+    for number, call in enumerate(
+        [
+            lambda: bound(x, y, out, 4095),  # no multiple of 16
+            lambda: bound(x, y, out, True),
+            lambda: bound(shifted, y, out, 16),
+            lambda: bound(*tensors(0), 16),
+            lambda: bound(x, y, on(1, torch.zeros(N, dtype=torch.float16)), 16),
+            lambda: bound(x, y, out, 16, BLOCK=64),
+            lambda: bound(x, y, out, 16, grid=lambda meta: (2,)),
+        ],
+        start=1,
+    ):
+        before = len(gpu.launches)
+        call()
+        assert len(handed) == number
+        assert len(gpu.launches) == before + 1
+    for wrong in (lambda: bound(x, y, torch.zeros(N), 16), lambda: bound(x, y), lambda: bound(x, y, None, 16)):
+        with pytest.raises(LaunchRefused):
+            wrong()
+    for wrong in (lambda: bound(x, y, out, 16, 128, (1,), 7), lambda: bound(x, y, out, 16, surprise=1)):
+        with pytest.raises(TypeError):
+            wrong()
+    assert gpu.current() == 0
+
+
+def test_the_call_in_c_lets_go_of_what_it_is_called_with(launcher: TritonLauncher, gpu: FakeGpu) -> None:
+    bound = launcher.bind(add, *tensors(1), N, BLOCK=128, grid=(8,))
+    arguments = [*tensors(1), N + 2**40]
+    for _ in range(50):  # an integer of 64 bits goes all the way round
+        bound(*arguments[:3], N)
+    gpu.launches.clear()
+    before = [sys.getrefcount(value) for value in arguments]
+    for _ in range(50):
+        bound(*arguments[:3], N)
+        bound(*arguments)
+    gpu.launches.clear()
+    after = [sys.getrefcount(value) for value in arguments]
+    assert after == before
 
 
 def test_parameters_may_be_named_as_anything(launcher: TritonLauncher, gpu: FakeGpu) -> None:

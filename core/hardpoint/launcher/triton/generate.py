@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hardpoint.launcher.triton import native
 from hardpoint.launcher.triton.arguments import MISSING
 from hardpoint.launcher.triton.guards import Guard, misses
 from hardpoint.launcher.triton.host import TritonHost
@@ -75,7 +76,12 @@ def direct_call(
     exec(compile(source, f"<bound launch on {host.type}:{device}>", "exec"), namespace)
     call: Callable[..., None] = namespace["call"]
     call.__doc__ = source
-    return call
+    if computed:  # heuristics are Python anyway
+        return call
+    fallbacks = {
+        p.name: namespace[f"_default_{p.name}"] for p in parameters if namespace[f"_default_{p.name}"] is not MISSING
+    }
+    return native.entry(parameters, guards, fallbacks, device, grid, launch, host, hooks, call)
 
 
 def _source(
