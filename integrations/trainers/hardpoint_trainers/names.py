@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-_PEFT_PREFIX = "base_model.model."
-_WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")
+from hardpoint.sync.plan.names import plain_name
+
+__all__ = ["is_adapter", "plain_name"]
+
 _ADAPTER_PARTS = frozenset(
     {
         "lora_A",
@@ -15,16 +17,6 @@ _ADAPTER_PARTS = frozenset(
         "original_module",
     }
 )
-
-
-def plain_name(name: str) -> str:
-    """`name` without what PEFT, FSDP1, activation checkpointing and ``torch.compile`` put around it.
-
-    ``base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight`` -> ``model.layers.0.self_attn.q_proj.weight``
-    """
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name.removeprefix(_PEFT_PREFIX).replace(".base_layer.", ".")
 
 
 def is_adapter(name: str) -> bool:

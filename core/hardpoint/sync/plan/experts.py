@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 from hardpoint.errors import SyncError
 from hardpoint.moe import PER_EXPERT, CheckpointFormat, LayoutDescriptor
@@ -34,6 +35,8 @@ class Experts:
         w13, w2: names of the parameters in the serving model.
         place: see `Rule`.
     """
+
+    by_experts: ClassVar[bool] = True
 
     layer: str
     layout: LayoutDescriptor

@@ -37,8 +37,12 @@ def refusals(
     formats = dict(offer.formats)
     used: set[str] = set()
     seen: set[tuple[int, Ints, str, str]] = set()  # what holds on one rank holds on all with the same names
+    checked: set[int] = set()
     for rank, destinations in shards:
         for destination in destinations:
+            if id(destination) in checked:
+                continue
+            checked.add(id(destination))
             _check_storage(found, destination, rank)
             for part in destination.parts:
                 question = (id(part.tensors), part.shape, part.form, destination.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hardpoint.errors import SyncError
@@ -39,11 +39,12 @@ class ModelSpec:
         shard = at.shard
         if shard not in self._cache:
             layers = self._layers(shard)
+            dense = replace(shard, ep_rank=0, ep_size=1)
             found = tuple(
                 destination
-                for rule in self.rules
+                for number, rule in enumerate(self.rules)
                 if _is_here(rule, layers, shard)
-                for destination in rule.destinations(shard)
+                for destination in self._made_by(number, rule, shard if rule.by_experts else dense)
             )
             seen: set[str] = set()
             for destination in found:
@@ -62,6 +63,17 @@ class ModelSpec:
     def digest(self) -> str:
         """SHA-256 over everything that decides what receivers hold."""
         return hashlib.sha256(repr((self.rules, self.num_layers, self.ignored, self.partition)).encode()).hexdigest()
+
+    def _made_by(self, number: int, rule: Rule, at: Coordinates) -> tuple[Destination, ...]:
+        """The same objects for all ranks that cannot differ in them, so that these are checked once."""
+        made = self._made.get((number, at))
+        if made is None:
+            made = self._made.setdefault((number, at), tuple(rule.destinations(at)))
+        return made
+
+    @cached_property
+    def _made(self) -> dict[tuple[int, Coordinates], tuple[Destination, ...]]:
+        return {}
 
     @cached_property
     def _cache(self) -> dict[Coordinates, tuple[Destination, ...]]:

@@ -142,34 +142,40 @@ def _shards(receivers: Iterable[Receiver]) -> tuple[tuple[tuple[Destination, ...
     return tuple(shards), shard_of
 
 
+_Box = tuple[Ints, int, Ints, int, Ints]  # sources, itemsize, sizes, offset and strides: a move without its landings
+
+
 def _moves(shards: tuple[tuple[Destination, ...], ...], index: dict[str, int]) -> list[Move]:
     """What is sent, in the order of the receivers' parameters: equal boxes of a tensor once, for all who take them."""
-    landings: dict[tuple[Ints, int, Ints, int, Ints], list[Landing]] = {}
-    place: dict[tuple[Ints, int, Ints, int, Ints], int] = {}
+    landings: dict[_Box, list[Landing]] = {}
+    place: dict[_Box, int] = {}
     alone = _shared_in_part(shards)
-    numbers: dict[tuple[str, ...], Ints] = {}
+    known: dict[int, list[tuple[_Box, int, Ints, int]]] = {}  # of a destination, whichever shards hold it
     for shard, destinations in enumerate(shards):
         for parameter, destination in enumerate(destinations):
-            grid_strides, itemsize = destination.strides, ITEMSIZE[destination.dtype]
-            for part in destination.parts:
-                packed, source, target = normal(part.sizes, part.strides, grid_strides)
-                at = sum([low * stride for low, stride in zip(part.lows, grid_strides, strict=True)])
-                step = part.sizes[0] * grid_strides[0]
-                names = part.tensors
-                sources = numbers.get(names)
-                if sources is None:
-                    sources = numbers.setdefault(names, tuple([index[name] for name in names]))
-                groups: list[tuple[Ints, int]]
-                if alone and not alone.isdisjoint(names):
-                    groups = [((number,), at + i * step) for i, number in enumerate(sources)]
-                else:
-                    groups = [(sources, at)]
-                for group, offset in groups:
-                    key = (group, itemsize, packed, part.offset, source)
-                    place.setdefault(key, parameter)
-                    landings.setdefault(key, []).append(Landing(shard, parameter, offset, target, step))
+            boxes = known.get(id(destination))
+            if boxes is None:
+                boxes = known.setdefault(id(destination), list(_boxes(destination, index, alone)))
+            for box, offset, strides, step in boxes:
+                place.setdefault(box, parameter)
+                landings.setdefault(box, []).append(Landing(shard, parameter, offset, strides, step))
     ordered = sorted(landings, key=place.__getitem__)  # stable: within a parameter, shard after shard
-    return [Move(*key, tuple(landings[key])) for key in ordered]
+    return [Move(*box, tuple(landings[box])) for box in ordered]
+
+
+def _boxes(destination: Destination, index: dict[str, int], alone: set[str]) -> Iterator[tuple[_Box, int, Ints, int]]:
+    """Each box of a destination with its offset, strides and step there; tensors of `alone` one by one."""
+    itemsize = ITEMSIZE[destination.dtype]
+    for part in destination.parts:
+        packed, source, target = normal(part.sizes, part.strides, destination.strides)
+        at = sum([low * stride for low, stride in zip(part.lows, destination.strides, strict=True)])
+        step = part.sizes[0] * destination.strides[0]
+        sources = tuple([index[name] for name in part.tensors])
+        if not alone or alone.isdisjoint(part.tensors):
+            yield (sources, itemsize, packed, part.offset, source), at, target, step
+            continue
+        for number, one in enumerate(sources):
+            yield ((one,), itemsize, packed, part.offset, source), at + number * step, target, step
 
 
 def _shared_in_part(shards: tuple[tuple[Destination, ...], ...]) -> set[str]:
@@ -215,12 +221,16 @@ def _digest(
     numbers.extend(flat)
     if sys.byteorder == "big":
         numbers.byteswap()
-    names = [
-        f"{shard} {destination.parameter} {destination.dtype} {destination.shape} {destination.grid} "
-        f"{destination.strides} {destination.zeros}"
-        for shard, destinations in enumerate(shards)
-        for destination in destinations
-    ]
+    described: dict[int, str] = {}
+    names: list[str] = []
+    for destinations in shards:
+        names.append("")
+        for of in destinations:
+            text = described.get(id(of))
+            if text is None:
+                text = f"{of.parameter} {of.dtype} {of.shape} {of.grid} {of.strides} {of.zeros}"
+                described[id(of)] = text
+            names.append(text)
     state = hashlib.sha256(offer.digest.encode())
     state.update("\n".join(names).encode())
     state.update(numbers.tobytes())

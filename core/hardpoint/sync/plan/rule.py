@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from hardpoint.errors import SyncError
 from hardpoint.sync.plan.coordinates import Coordinates
@@ -22,7 +22,10 @@ class Rule(Protocol):
 
     Attributes:
         place: the layer's index, or the pipeline stages that have it: the first, the last, or every one.
+        by_experts: whether expert parallel coordinates matter. Ranks that differ in nothing else share what does not.
     """
+
+    by_experts: ClassVar[bool]
 
     @property
     def place(self) -> Place: ...
@@ -83,6 +86,8 @@ class Dense:
         place: see `Rule`.
     """
 
+    by_experts: ClassVar[bool] = False
+
     parameter: str
     segments: tuple[Segment, ...]
     dtype: str = "bfloat16"
@@ -119,6 +124,8 @@ class Vocab:
         multiple: that the padded vocabulary is a multiple of, before it is cut.
         tied: the parameter is the embedding's own storage wherever one stage has both, and a copy elsewhere.
     """
+
+    by_experts: ClassVar[bool] = False
 
     parameter: str
     tensor: str
