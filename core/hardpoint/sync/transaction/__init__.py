@@ -9,6 +9,7 @@ from hardpoint.sync.transaction.mode import Choice, Mode, Room, choose_mode
 from hardpoint.sync.transaction.participant import Participant, Phase
 from hardpoint.sync.transaction.record import Decision, DecisionRecord, FileRecord, MemoryRecord
 from hardpoint.sync.transaction.tree import Tree
+from hardpoint.sync.transaction.wire import WireLimits, decode, encode
 
 __all__ = [
     "Choice",
@@ -31,6 +32,9 @@ __all__ = [
     "Stage",
     "Step",
     "Tree",
+    "WireLimits",
     "choose_mode",
+    "decode",
+    "encode",
     "engine_state",
 ]
