@@ -233,6 +233,7 @@ class Cluster:
         self.record = record or MemoryRecord()
         self.versions: dict[int, int] = {0: 0}  # epoch -> version of the tensors
         self.sessions: dict[int, list[str]] = {}  # epoch -> sessions that tried it
+        self.layouts: dict[int, str] = {}
         self.fault_at: float | None = None
         self.aborted_at: float | None = None
         for rank in self.plan.shard_of:
@@ -240,13 +241,15 @@ class Cluster:
         self.addresses = {rank: self._addresses(rank) for rank in self.ranks}
         self.trainer = self.start_trainer()
 
-    def start_rank(self, rank: int, epoch: int, plan: SyncPlan | None = None) -> None:
-        """A new process at `rank`: with the weights of version 0, or with none that count (epoch -1)."""
-        plan = plan or self.plan
+    def start_rank(self, rank: int, epoch: int, layout: str | None = None) -> None:
+        """A new process at `rank`: with the weights of version 0, or with none that count (epoch -1). `layout`: of its
+        kernels, if it is not what the trainer takes it for."""
+        self.layouts[rank] = layout or self.layout
+        plan = plan_of(self.world, self.layouts[rank])
         storages = FaultyStorages(plan, rank, empty(plan, rank))
         storages.faults = self.faults[rank] = Faults()
         if epoch == 0:
-            fill(storages, expected(self.world, self.layout, 0)[rank])
+            fill(storages, expected(self.world, self.layouts[rank], 0)[rank])
         hooks = Hooks(self.faults[rank], self.rooms.get(rank, PLENTY), running=epoch >= 0)
         self.storages[rank], self.hooks[rank] = storages, hooks
         self.ranks[rank] = Participant(storages, epoch=epoch, hooks=hooks, arity=self.arity)
@@ -315,7 +318,7 @@ class Cluster:
             assert participant.phase in (Phase.SERVING, Phase.FAILED), f"rank {rank} is stuck in {participant.phase}"
             assert self._addresses(rank) == self.addresses[rank], f"storage of rank {rank} moved"
             if participant.may_serve:
-                wanted = expected(self.world, self.layout, self.versions[participant.epoch])[rank]
+                wanted = expected(self.world, self.layouts[rank], self.versions[participant.epoch])[rank]
                 assert contents(self.storages[rank]) == wanted, f"rank {rank} serves bits of no version"
                 assert self.hooks[rank].running
             else:
@@ -350,7 +353,7 @@ class Cluster:
         """What an operator does: start again what is gone, let go on what hung, and update."""
         self.net.fate = self.net.after = None
         for rank in list(self.ranks):
-            if rank in self.net.dead or self.storages[rank].plan is not self.plan:
+            if rank in self.net.dead or self.layouts[rank] != self.layout:
                 self.start_rank(rank, epoch=-1)
             self.faults[rank].at = lambda operation, number: None
         for rank in list(self.net.frozen):

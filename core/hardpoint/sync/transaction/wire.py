@@ -83,7 +83,7 @@ def decode(data: bytes, limits: WireLimits = LIMITS) -> Message:
         raise _refused(f"kind {kind} is not known")
     if size > limits.body or payload_size > limits.payload:
         raise _refused(
-            f"{size} bytes of body and {payload_size} of payload, at most {limits.body} and {limits.payload} are accepted"
+            f"{size} bytes of body and {payload_size} of payload; accepted are {limits.body} and {limits.payload}"
         )
     if len(data) != _HEADER.size + size + payload_size:
         raise _refused(f"{len(data)} bytes came, its header says {_HEADER.size + size + payload_size}")

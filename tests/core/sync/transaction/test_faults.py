@@ -45,7 +45,7 @@ class Fault:
     """One thing that goes wrong.
 
     Attributes:
-        kind: of `PROCESS`, `WIRE`, `PAYLOAD`, or ``raise``.
+        kind: of `PROCESS`, `WIRE`, `PAYLOAD`, ``raise``, or ``other plan``: it was made with other kernel layouts.
         rank: at which (the trainer is 0).
         at: the message that it happens at (for a message: on its way to `rank`), or the operation that raises.
         number: which of these, from 1.
@@ -77,6 +77,10 @@ def plant(cluster: Cluster, fault: Fault) -> None:
             return count == fault.number
         return False
 
+    if fault.kind == "other plan":
+        cluster.start_rank(fault.rank, epoch=0, layout=next(name for name in LAYOUTS if name != cluster.layout))
+        cluster.fault_happened()
+        return
     if fault.kind == "raise":
 
         def fail(operation: str, number: int) -> None:
@@ -187,7 +191,7 @@ def judge(cluster: Cluster, case: Case, epoch: int) -> None:
         assert participant.may_serve, f"rank {rank} has no part in {fault} and is {participant.reason}"
         assert participant.epoch == (epoch if outcome.committed else 0)
     # What goes wrong before the decision leaves even the rank at fault with its old weights, unless it went away.
-    if not outcome.committed and case.mode is not Mode.OFF and fault.kind in (*WIRE, *PAYLOAD, "raise"):
+    if not outcome.committed and case.mode is not Mode.OFF and fault.kind in (*WIRE, *PAYLOAD, "raise", "other plan"):
         participant = cluster.ranks[fault.rank] if fault.rank != TRAINER else None
         going_back = fault.kind == "raise" and fault.at == "resume"
         assert participant is None or participant.may_serve or going_back, f"{fault}: {participant.reason}"
@@ -206,7 +210,9 @@ def run(case: Case) -> Cluster:
 def faults(draw: st.DrawFn, world: str, layout: str) -> Fault:
     ranks = sorted(WORLDS[world][1])
     buckets = len(plan_of(world, layout).buckets)
-    family = draw(st.sampled_from(["process", "wire", "payload", "raise", "trainer", "trainer's wire"]))
+    family = draw(st.sampled_from(["process", "wire", "payload", "raise", "trainer", "trainer's wire", "other plan"]))
+    if family == "other plan":
+        return Fault(family, draw(st.sampled_from(ranks)), "", 1)
     if family == "raise":
         at = draw(st.sampled_from(OPERATIONS))
         return Fault(

@@ -133,7 +133,7 @@ def test_a_session_is_not_replayed() -> None:
 def test_a_plan_made_otherwise_is_refused_by_both_digests() -> None:
     cluster = Cluster("tp2", "vllm")
     other = plan_of("tp2", "swapped halves")
-    cluster.start_rank(2, epoch=0, plan=other)
+    cluster.start_rank(2, epoch=0, layout="swapped halves")
     cluster.update(1, 1)
     outcome = cluster.trainer.outcome
     assert outcome is not None and not outcome.committed and set(outcome.objections) == {2}

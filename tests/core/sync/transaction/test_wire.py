@@ -124,8 +124,8 @@ def test_a_field_of_another_type_is_refused_or_is_a_message(message: Message, da
         (framed(8, b'{"session":"\\u001b[31m","rank":1}'), "printable text"),
         (framed(8, b'{"session":"s","rank":true}'), "integer of 64 bits"),
         (framed(8, b'{"session":"s","rank":' + b"9" * 30 + b"}"), "integer of 64 bits"),
-        (struct.pack("<4sHBxIQI", wire.MAGIC, 1, 8, 1 << 31, 0, 0), "are accepted"),
-        (struct.pack("<4sHBxIQI", wire.MAGIC, 1, 1, 2, 1 << 50, 0), "are accepted"),
+        (struct.pack("<4sHBxIQI", wire.MAGIC, 1, 8, 1 << 31, 0, 0), "accepted are"),
+        (struct.pack("<4sHBxIQI", wire.MAGIC, 1, 1, 2, 1 << 50, 0), "accepted are"),
     ],
 )
 def test_what_is_said(data: bytes, said: str) -> None:
