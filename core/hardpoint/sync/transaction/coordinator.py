@@ -210,15 +210,18 @@ class Coordinator:
             if ballots.step is Step.VERIFY and ballots.no and self.stage is Stage.STREAM:
                 return self._abort("stream", dict(ballots.no), (), now)
             return []
+        everybody = range(len(self._members))
         for position in ballots.whole:
-            vote.yes.update(self._tree.subtree(position))
-        vote.yes.update(ballots.yes)
+            if position in everybody:
+                vote.yes.update(self._tree.subtree(position))
+        vote.yes.update(position for position in ballots.yes if position in everybody)
         vote.no.update(ballots.no)
         return self._count(vote, now)
 
     def _present(self, present: Present, now: float) -> list[Outgoing]:
         vote = self._vote
-        if vote is None or present.step is not vote.step or not vote.probed:
+        known = present.rank in self._members
+        if vote is None or present.step is not vote.step or not vote.probed or not known:
             return []
         if present.vote is None:
             vote.absent[present.rank] = (

@@ -164,8 +164,8 @@ class Participant:
         if self._open is not None and self._open.begin.session == begin.session:
             return []
         try:
-            self._make_way(begin)
             self._check(begin)
+            self._make_way(begin)  # only for one that could be taken: a stray message must not end what is under way
             choice = choose_mode(begin.mode, self._live.nbytes, self._hooks.room())
             self._hooks.chosen(choice)
             staging = staging_for(choice.mode, self._live)
@@ -185,11 +185,6 @@ class Participant:
         update = self._open
         if update is None:
             return
-        if update.begin.coordinator != begin.coordinator:
-            raise SyncError(
-                f"the update of epoch {update.begin.epoch} by trainer {update.begin.coordinator} is under way here; "
-                f"trainer {begin.coordinator} has to wait for its end"
-            )
         # The same trainer begins anew: whatever it decided on the last session did not arrive.
         if self.phase is Phase.PREPARED:
             self._fail(update, f"said yes to epoch {update.begin.epoch}, and the trainer began another without a word")
@@ -197,6 +192,12 @@ class Participant:
             self._leave(update, "the trainer began another update")
 
     def _check(self, begin: Begin) -> None:
+        update = self._open
+        if update is not None and update.begin.coordinator != begin.coordinator:
+            raise SyncError(
+                f"the update of epoch {update.begin.epoch} by trainer {update.begin.coordinator} is under way here; "
+                f"trainer {begin.coordinator} has to wait for its end"
+            )
         if not 0 < begin.deadline <= self._longest:
             raise SyncError(f"a deadline of {begin.deadline:g} s is not within 0 to {self._longest:g} s")
         if begin.session in self._ended:

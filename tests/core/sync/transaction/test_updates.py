@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hardpoint.errors import SyncError
-from hardpoint.sync.transaction import Mode, Phase, Room, choose_mode
+from hardpoint.sync.transaction import Mode, Phase, Room, Stage, Step, choose_mode
+from hardpoint.sync.transaction.messages import Ballots, Begin, Present
 from support.transaction_cluster import (
     DEADLINE,
     HOST_ONLY,
@@ -16,6 +17,7 @@ from support.transaction_cluster import (
     NONE,
     OTHER_TRAINER,
     PLENTY,
+    TRAINER,
     WORLDS,
     Cluster,
     plan_of,
@@ -179,6 +181,51 @@ def test_deadlines_are_bounded_by_the_receiver() -> None:
     cluster.net.post(0, begin)
     cluster.settle()
     assert cluster.trainer.outcome is not None and "deadline of 1e+09 s" in cluster.trainer.outcome.reason
+
+
+@pytest.mark.parametrize("phase", [Phase.STAGING, Phase.PREPARED], ids=lambda phase: phase.value)
+def test_a_stray_begin_does_not_end_what_is_under_way(phase: Phase) -> None:
+    """An old message of the same trainer that comes again, another plan's, one of an epoch that was here."""
+    cluster = Cluster("tp2", "vllm")
+    first: list[Begin] = []
+
+    def stray(address: int, message: object) -> None:
+        if isinstance(message, Begin):
+            first.append(message)
+        if address == 2 and cluster.ranks[2].phase is phase and first:
+            begin = first.pop()
+            first.clear()
+            for other in (
+                replace(begin, session="x", epoch=0),
+                replace(begin, session="y", plan="other"),
+                replace(begin, session="z", deadline=-1.0),
+                replace(begin, session="w", coordinator=OTHER_TRAINER),
+                begin,
+            ):
+                cluster.ranks[2].receive(other, cluster.net.now)
+
+    cluster.net.after = stray
+    cluster.update(1, 1)
+    cluster.check_new_everywhere(1)
+
+
+def test_votes_of_nobody_do_not_count() -> None:
+    cluster = Cluster("tp2", "vllm")
+    cluster.net.kill(1)
+    cluster.net.kill(2)
+    cluster.begin(1, 1, session="s")
+    forged = [
+        Ballots("s", TRAINER, Step.BEGIN, whole=(2, 7, 1 << 40)),
+        Ballots("s", TRAINER, Step.BEGIN, yes=(5, 6)),
+        Ballots("other", TRAINER, Step.BEGIN, whole=(0,)),
+        Ballots("s", TRAINER, Step.VERIFY, whole=(0,)),
+        Present("s", Step.BEGIN, 9, True, ""),
+    ]
+    for ballots in forged:
+        assert cluster.trainer.receive(ballots, cluster.net.now) == []
+        assert cluster.trainer.stage is Stage.BEGIN
+    cluster.settle()
+    assert cluster.trainer.outcome is not None and cluster.trainer.outcome.missing == (1, 2)
 
 
 def test_a_long_stream_to_others_is_not_taken_for_silence() -> None:
