@@ -103,10 +103,10 @@ def _spread(times: list[float]) -> float:
 def guarded(kernel: triton.JITFunction, args: tuple, constants: dict) -> list[Row]:
     """Rows for other people's launches with the guard off and on; alternated, since the guard's cost is small."""
     off, on = [], []
-    for _ in range(5):
-        off.append(host_us(lambda: kernel[(1,)](*args, **constants), batches=11)[0])
+    for _ in range(25):  # short turns: what is looked for is 1 us in 25, and the clock of a host drifts by more
+        off.append(host_us(lambda: kernel[(1,)](*args, **constants), batches=5)[0])
         guard.install("cuda")
-        on.append(host_us(lambda: kernel[(1,)](*args, **constants), batches=11)[0])
+        on.append(host_us(lambda: kernel[(1,)](*args, **constants), batches=5)[0])
         guard.remove()
     extra = statistics.median(b - a for a, b in zip(off, on, strict=True))
     group = "guard on a launch by others, tensor's device is current"

@@ -104,7 +104,9 @@ def _draw(name: str, rows: Sequence[Row], folder: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    groups = list(dict.fromkeys(row.group for row in rows))
+    # A group of one compares nothing; it is in the table.
+    groups = [g for g in dict.fromkeys(row.group for row in rows) if sum(row.group == g for row in rows) > 1]
+    rows = [row for row in rows if row.group in groups]
     sizes = [sum(row.group == group for row in rows) for group in groups]
     figure, axes = pyplot.subplots(
         len(groups), 1, figsize=(9, 0.36 * len(rows) + 0.9 * len(groups)), height_ratios=sizes, squeeze=False
