@@ -87,7 +87,7 @@ class Small:
                     f"{gdn}.in_proj_a.weight": make(8, h),
                     f"{gdn}.conv1d.weight": make(40, 1, 4),
                     f"{gdn}.A_log": make(8, dtype=torch.float32),
-                    f"{gdn}.dt_bias": make(8, dtype=torch.float32),
+                    f"{gdn}.dt_bias": make(8),
                     f"{gdn}.norm.weight": make(3),
                     f"{gdn}.out_proj.weight": make(h, 24),
                 }

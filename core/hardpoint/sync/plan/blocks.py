@@ -108,13 +108,13 @@ def gated_delta_net(
     dtype: str = BF16,
     *,
     kernel: int = 4,
-    state_dtype: str = "float32",
+    log_dtype: str = "float32",
     prefix: str = "model.layers",
 ) -> tuple[Rule, ...]:
     """GDN as Qwen3.5 has it: in_proj_qkv and in_proj_z in one in_proj_qkvz, in_proj_b and in_proj_a in one in_proj_ba.
 
     q, k and v are sections of one checkpoint tensor and are cut each on its own, in in_proj and in the convolution
-    alike; A_log and dt_bias are cut by value heads; the gated norm is whole.
+    alike; A_log (float32 in vLLM whatever the model is in) and dt_bias are cut by value heads; the gated norm is whole.
     """
     at = f"{prefix}.{layer}.linear_attn"
     keys, values = key_heads * key_dim, value_heads * value_dim
@@ -134,8 +134,8 @@ def gated_delta_net(
         Dense(f"{at}.in_proj_qkvz.weight", (*qkv("in_proj_qkv.weight", hidden), z), dtype, 0, layer),
         Dense(f"{at}.in_proj_ba.weight", ba, dtype, 0, layer),
         Dense(f"{at}.conv1d.weight", qkv("conv1d.weight", 1, kernel), dtype, 0, layer),
-        Dense(f"{at}.A_log", (by_head("A_log"),), state_dtype, 0, layer),
-        Dense(f"{at}.dt_bias", (by_head("dt_bias"),), state_dtype, 0, layer),
+        Dense(f"{at}.A_log", (by_head("A_log"),), log_dtype, 0, layer),
+        Dense(f"{at}.dt_bias", (by_head("dt_bias"),), dtype, 0, layer),
         replicated(f"{at}.norm.weight", f"{at}.norm.weight", (value_dim,), dtype, layer),
         Dense(f"{at}.out_proj.weight", (out,), dtype, 1, layer),
     )
