@@ -43,6 +43,18 @@ def test_an_action_comes_after_the_import_and_once(tmp_path: Path, monkeypatch: 
     ]
 
 
+def test_the_table_lists_them_where_kernels_are_tritons(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hardpoint_vllm import overrides
+
+    platforms = types.ModuleType("vllm.platforms")
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    for kind, expected in (("cpu", 0), ("cuda", 1 + len(gdn.LAYERS))):
+        platforms._current_platform = types.SimpleNamespace(device_type=kind)  # type: ignore[attr-defined]
+        rows = [row for row in overrides.table() if row.owner.startswith("hardpoint_vllm.triton.")]
+        assert len(rows) == expected
+        assert not any(row.installed for row in rows)
+
+
 class Layer(torch.nn.Module):
     """Stands for a GDN layer."""
 
