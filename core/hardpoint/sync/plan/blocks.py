@@ -87,14 +87,19 @@ def moe(
     *,
     checkpoint: CheckpointFormat = PER_EXPERT,
     expert_maps: tuple[tuple[int, ...], ...] | None = None,
+    module: str = "experts",
     prefix: str = "model.layers",
 ) -> tuple[Rule, ...]:
-    """Router, and the experts in `layout`, which the worker declares (`MoELayout.kernel_layout`)."""
+    """Router, and the experts in `layout`, which the worker declares (`MoELayout.kernel_layout`).
+
+    `module`: that holds w13_weight and w2_weight in the serving model; vLLM 0.32 has ``experts.routed_experts``.
+    """
     name = f"{prefix}.{layer}.mlp"
+    w13, w2 = (f"{name}.{module}.{parameter}_weight" for parameter in ("w13", "w2"))
     router = f"{name}.gate.weight"
     return (
         replicated(router, router, (layout.num_experts, layout.hidden_size), dtype, layer),
-        Experts(name, layout, checkpoint, expert_maps, place=layer),
+        Experts(name, layout, checkpoint, expert_maps, w13=w13, w2=w2, place=layer),
     )
 
 

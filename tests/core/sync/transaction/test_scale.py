@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hardpoint.sync.plan import Coordinates, ModelSpec, Offer, Storages, make_plan, replicated
-from hardpoint.sync.transaction import Coordinator, InProcess, Participant, Stage, Tree
+from hardpoint.sync.transaction import Coordinator, InProcess, Message, Participant, Stage, Tree
+from hardpoint.sync.transaction.messages import Probe
 
 W = {"w": torch.arange(4, dtype=torch.float32)}
 
@@ -70,3 +71,20 @@ def test_an_update_of_1024_ranks_with_a_dead_one_in_the_middle() -> None:
     assert crowd.net.run(lambda: crowd.trainer.stage is Stage.REST, 120.0)
     assert crowd.trainer.outcome is not None and crowd.trainer.outcome.everywhere, str(crowd.trainer.outcome)[:500]
     assert {rank.epoch for rank in crowd.ranks.values()} == {2} and torch.equal(storages.tensors[0], W["w"])
+
+
+def test_a_dead_rank_costs_nobody_elses_vote() -> None:
+    """What came in time climbs the tree past the silent one: the trainer asks only whom it has not heard of."""
+    crowd = Crowd(1024, 4)
+    crowd.net.kill(1024)
+    asked: list[int] = []
+
+    def fate(source: int, to: int, message: Message) -> None:
+        if isinstance(message, Probe):
+            asked.append(to)
+
+    crowd.net.fate = fate
+    crowd.net.post(0, crowd.trainer.start("s", 1, W, 0.0, deadline=10.0))
+    assert crowd.net.run(lambda: crowd.trainer.outcome is not None, 20.0)
+    assert asked == [1024]
+    assert crowd.trainer.outcome is not None and crowd.trainer.outcome.missing == (1024,)

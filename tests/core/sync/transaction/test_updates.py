@@ -9,7 +9,7 @@ import torch
 
 from hardpoint.errors import SyncError
 from hardpoint.sync.transaction import Mode, Phase, Room, Stage, Step, choose_mode
-from hardpoint.sync.transaction.messages import Ballots, Begin, Present
+from hardpoint.sync.transaction.messages import Ballots, Begin, Decide, Present
 from support.transaction_cluster import (
     DEADLINE,
     HOST_ONLY,
@@ -207,6 +207,19 @@ def test_a_stray_begin_does_not_end_what_is_under_way(phase: Phase) -> None:
     cluster.net.after = stray
     cluster.update(1, 1)
     cluster.check_new_everywhere(1)
+
+
+@pytest.mark.parametrize("mode", [Mode.SHADOW, Mode.UNDO], ids=lambda mode: mode.value)
+def test_a_commit_that_this_rank_did_not_agree_to_serves_nothing(mode: Mode) -> None:
+    """It cannot come from a trainer that counts right; if it comes, half an update must not become the weights."""
+    cluster = Cluster("one rank", "vllm")
+    begin = cluster.trainer.start("s", 1, tensors(1), 0.0, mode=mode, deadline=DEADLINE)[0].message
+    rank = cluster.ranks[1]
+    rank.receive(begin, 0.0)
+    assert rank.phase is Phase.STAGING
+    rank.receive(Decide("s", TRAINER, 1, True, ""), 0.0)
+    assert rank.phase is Phase.FAILED and not rank.may_serve and rank.epoch == 0
+    assert "was committed, and this rank was not ready" in rank.reason
 
 
 def test_votes_of_nobody_do_not_count() -> None:
