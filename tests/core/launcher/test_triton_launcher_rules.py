@@ -325,6 +325,8 @@ def test_preload_loads_on_each_device_and_compiles_once(launcher: TritonLauncher
         triton.knobs.runtime.jit_post_compile_hook = before
     assert gpu.loads == [("add", 0), ("add", 1)]
     assert len(compiled) == 1
+    assert add.device_caches[0][4] is add.device_caches[1][4]  # one binder; the caches of compiled forms are apart
+    assert add.device_caches[0][0] is not add.device_caches[1][0]
     assert not gpu.launches
     add[(8,)](*tensors(0), N, BLOCK=128)  # Triton's own launch finds both
     gpu.exchange(1)

@@ -21,7 +21,7 @@ from hardpoint.launcher.triton.form import Form
 from hardpoint.launcher.triton.guards import Guard, guard_for
 from hardpoint.launcher.triton.host import TritonHost
 from hardpoint.launcher.triton.kernel import Layers, heuristic_values, layers_of, tuned_values, tuner_of, tuning_key
-from hardpoint.launcher.triton.loading import compiled_form, from_another_device, load
+from hardpoint.launcher.triton.loading import compiled_form, from_another_device, load, share_binder
 from hardpoint.launcher.triton.peek import loaded_form
 from hardpoint.launcher.triton.plain import PlainLaunches, cold_in_capture
 
@@ -338,6 +338,7 @@ class TritonLauncher:
         parameters, options = tuned_values(layers, arguments)
         named = arguments | parameters
         named |= heuristic_values(layers.wrappers, named)
+        share_binder(layers, self.host.current())
         binder = layers.jit.device_caches[self.host.current()][4]
         try:
             bound, entries, _ = binder(**named)

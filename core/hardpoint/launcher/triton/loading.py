@@ -64,6 +64,23 @@ def from_another_device(layers: Layers, other: int, device: int, compiled_there:
     return caches[device][0][key]
 
 
+def share_binder(layers: Layers, device: int) -> None:
+    """Give `device` the argument binder that another device of the same kind has, in place of generating one.
+
+    Triton generates a binder for each kernel and device; it depends on the kernel and on what is compiled for alone.
+    """
+    caches = layers.jit.device_caches
+    if device in caches or not caches:
+        return
+    from triton.runtime.driver import driver
+
+    target = driver.active.get_current_target()
+    for _, _, of, *rest in list(caches.values()):
+        if of == target:
+            caches[device] = ({}, {}, of, *rest)
+            return
+
+
 def _cache_directory() -> str:
     from triton import knobs
 
