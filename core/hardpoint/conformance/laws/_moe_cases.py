@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hardpoint.conformance.failure import LawFailed
 from hardpoint.moe import CHECKPOINT_FORMATS, CheckpointFormat, LayoutDescriptor, LayoutError, PackedExperts
-from hardpoint.moe.descriptor import SHARDS, Axes, Order, Shard
+from hardpoint.moe.descriptor import SHARDS, Axes, Order, Shard, State
 
 if TYPE_CHECKING:
     from hardpoint.conformance.context import LawContext
@@ -223,6 +223,23 @@ class Cases:
             return Case(descriptor, owned, draw(st.sampled_from(CHECKPOINT_FORMATS)), draw(st.integers(0, 2**16)))
 
         return one()
+
+    def alike(self) -> list[Case]:
+        """Every layout without padding in every mixture of states, once with 2 * I_tp = H and once with I_tp = H."""
+        layouts = [(order, axes) for order, axes, padded in self._layouts if not padded]
+        models = [LayoutDescriptor(2, hidden, size, dtype=torch.float32) for hidden, size in ((4, 2), (3, 3))]
+        return [
+            Case(
+                replace(model, order=order, axes=axes, w13_state=w13, w2_state=w2),
+                (0, 1),
+                CHECKPOINT_FORMATS[0],
+                number,
+            )
+            for number, model in enumerate(models)
+            for order, axes in layouts
+            for w13 in get_args(State)
+            for w2 in get_args(State)
+        ]
 
     def other_layout(self, case: Case) -> st.SearchStrategy[Case]:
         """The same rank and weights in another layout and state."""

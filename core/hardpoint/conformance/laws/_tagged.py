@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from hardpoint.conformance.context import LawContext
 from hardpoint.lifecycle import Deadlines, IdleHost, Lifecycle, LifecycleParts
 
+_NUMBERS = itertools.count(1)
 DEADLINES = Deadlines(steps=5.0, vote=3.0)
 
 
@@ -49,6 +51,11 @@ class Tagged:
             self.contents[name] = torch.full_like(self.contents[name], value)
             tensor.copy_(self.contents[name])
         self.context.backend.device.synchronize(self.context.device_index)
+
+
+def fresh_tag(name: str) -> str:
+    """A tag that no law of this process had: a failed law may leave memory behind, in its error."""
+    return f"{name} #{next(_NUMBERS)}"
 
 
 def tagged(context: LawContext, tag: str, contents: Mapping[str, torch.Tensor], index: int | None = None) -> Tagged:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hardpoint.conformance.claims import SLEEP
 from hardpoint.conformance.context import LawContext
 from hardpoint.conformance.law import law
-from hardpoint.conformance.laws._tagged import DEADLINES, lifecycle, numbers, tagged
+from hardpoint.conformance.laws._tagged import DEADLINES, fresh_tag, lifecycle, numbers, tagged
 from hardpoint.conformance.laws._thread_ranks import PROMPT, TAGS, VOLATILE, Fault, Script, ThreadRanks, at_once
 from hardpoint.conformance.laws._work import keep_busy
 from hardpoint.errors import LifecycleError
@@ -34,7 +34,7 @@ def contents_and_addresses_survive(context: LawContext) -> None:
 
     def check(shapes: list[tuple[list[int], torch.dtype]], times: int) -> None:
         contents = {f"w{n}": numbers(context, *shape, dtype=dtype) for n, (shape, dtype) in enumerate(shapes)}
-        tag = "weights of lifecycle.contents-and-addresses-survive"
+        tag = fresh_tag("weights of lifecycle.contents-and-addresses-survive")
         mine = tagged(context, tag, contents)
         view = mine.tensors["w0"].reshape(-1)[:1]
         sleeper = lifecycle(context)
@@ -57,7 +57,7 @@ def every_device_sleeps(context: LawContext) -> None:
     device = context.backend.device
     held = {}
     for index in context.device_indices:
-        tag = f"weights of device {index} of lifecycle.every-device-sleeps"
+        tag = fresh_tag(f"weights of device {index} of lifecycle.every-device-sleeps")
         held[tag] = tagged(context, tag, {"w": numbers(context, 500)}, index), lifecycle(context, device_index=index)
     for current in (context.device_indices[0], context.device_indices[-1]):
         with device.use(current):
@@ -146,7 +146,7 @@ def sleep_gives_memory_back(context: LawContext) -> None:
 def queued_work_is_kept(context: LawContext) -> None:
     """Work that was queued when sleep was called, on any stream of the device, is done before anything is saved."""
     device, index = context.backend.device, context.device_index
-    tag = "weights of lifecycle.queued-work-is-kept"
+    tag = fresh_tag("weights of lifecycle.queued-work-is-kept")
     mine = tagged(context, tag, {name: torch.zeros(64) for name in ("side", "own", "drained")})
     streams = {name: device.stream(index) for name in ("side", "own", "drained")}
 
@@ -176,7 +176,7 @@ def queued_work_is_kept(context: LawContext) -> None:
 def woken_memory_is_complete(context: LawContext) -> None:
     """When wake returns the contents are there for work on every stream, not only for the one that copied them."""
     device, index = context.backend.device, context.device_index
-    tag = "weights of lifecycle.woken-memory-is-complete"
+    tag = fresh_tag("weights of lifecycle.woken-memory-is-complete")
     mine = tagged(context, tag, {"w": numbers(context, 4096)})
     stream, out = device.stream(index), context.empty(4096)
     sleeper = lifecycle(context)
@@ -193,7 +193,7 @@ def woken_memory_is_complete(context: LawContext) -> None:
 @law(part="lifecycle", id="lifecycle.unknown-tags-are-refused", deadline=40)
 def unknown_tags_are_refused(context: LawContext) -> None:
     """A tag that nobody put memory under is refused with a LifecycleError that names it and the known ones."""
-    tag = "weights of lifecycle.unknown-tags-are-refused"
+    tag = fresh_tag("weights of lifecycle.unknown-tags-are-refused")
     mine = tagged(context, tag, {"w": numbers(context, 100)})
     memory, sleeper = context.backend.memory_map, lifecycle(context)
     alone = ("unmap", "map", "restore")  # of several tags these may have done some when they refuse one
@@ -228,7 +228,7 @@ def unknown_tags_are_refused(context: LawContext) -> None:
 @law(part="lifecycle", id="lifecycle.every-step-may-be-repeated", deadline=40)
 def every_step_may_be_repeated(context: LawContext) -> None:
     """Each call of the memory map is idempotent per tag: twice is once, in contents and in bytes."""
-    tag = "weights of lifecycle.every-step-may-be-repeated"
+    tag = fresh_tag("weights of lifecycle.every-step-may-be-repeated")
     mine = tagged(context, tag, {"w": numbers(context, 2000), "v": numbers(context, 10)})
     memory, device, index = context.backend.memory_map, context.backend.device, context.device_index
     claimed = context.backend.capabilities.sleep
@@ -265,7 +265,7 @@ def every_step_may_be_repeated(context: LawContext) -> None:
 @law(part="lifecycle", id="lifecycle.steps-out-of-order-are-refused", deadline=40)
 def steps_out_of_order_are_refused(context: LawContext) -> None:
     """Saving, restoring or digesting what is not mapped, and restoring what was not saved, is a LifecycleError."""
-    tag = "weights of lifecycle.steps-out-of-order-are-refused"
+    tag = fresh_tag("weights of lifecycle.steps-out-of-order-are-refused")
     mine = tagged(context, tag, {"w": numbers(context, 2000)})
     memory = context.backend.memory_map
     with context.refuses("restoring what was never saved", LifecycleError, naming=[tag]):
@@ -293,7 +293,7 @@ def steps_out_of_order_are_refused(context: LawContext) -> None:
 @law(part="lifecycle", id="lifecycle.digest-sees-every-element", deadline=40)
 def digest_sees_every_element(context: LawContext) -> None:
     """A digest is of what is in memory now: any changed element or swapped halves change it, equal contents do not."""
-    tag = "weights of lifecycle.digest-sees-every-element"
+    tag = fresh_tag("weights of lifecycle.digest-sees-every-element")
     mine = tagged(context, tag, {"w": numbers(context, 5000, dtype=torch.uint8), "v": torch.arange(3000)})
     memory, device = context.backend.memory_map, context.backend.device
     before = memory.digest([tag])
@@ -326,7 +326,7 @@ def digest_sees_every_element(context: LawContext) -> None:
 @law(part="lifecycle", id="lifecycle.holders-are-true", deadline=40)
 def holders_are_true(context: LawContext) -> None:
     """`holders` lists every living allocation with its tag, size and state, largest first; `tags` knows its tag."""
-    tag = "weights of lifecycle.holders-are-true"
+    tag = fresh_tag("weights of lifecycle.holders-are-true")
     sizes = {"small": 1000, "large": 90000, "middle": 20000}
     mine = tagged(context, tag, {name: numbers(context, size, dtype=torch.uint8) for name, size in sizes.items()})
     memory = context.backend.memory_map
@@ -566,7 +566,7 @@ def any_sequence_is_lawful(context: LawContext) -> None:
 @law(part="lifecycle", id="lifecycle.twice-is-once", deadline=40)
 def twice_is_once(context: LawContext) -> None:
     """A second sleep changes nothing and saves nothing over the good copy; so does a second wake."""
-    tag = "weights of lifecycle.twice-is-once"
+    tag = fresh_tag("weights of lifecycle.twice-is-once")
     mine = tagged(context, tag, {"w": numbers(context, 3000)})
     sleeper, memory = lifecycle(context), context.backend.memory_map
     for _ in range(2):
@@ -648,7 +648,7 @@ def level_2_loses_contents(context: LawContext) -> None:
 @law(part="lifecycle", id="lifecycle.level-2-keeps-addresses", deadline=40)
 def level_2_keeps_addresses(context: LawContext) -> None:
     """After a level 2 sleep and a wake tensors are at their addresses and can be written; `committed` then serves."""
-    tag = "weights of lifecycle.level-2-keeps-addresses"
+    tag = fresh_tag("weights of lifecycle.level-2-keeps-addresses")
     mine = tagged(context, tag, {"w": numbers(context, 3000), "v": numbers(context, 5)})
     sleeper = lifecycle(context)
     sleeper.sleep([tag], level=2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import get_args
 
 import torch
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ from hardpoint.moe import (
     LayoutError,
     PackedExperts,
 )
+from hardpoint.moe.descriptor import State
 
 
 def _pack(context: LawContext, whole: Weights, case: Case) -> PackedExperts:
@@ -82,17 +84,20 @@ def shape_says_nothing(context: LawContext) -> None:
     w2 each."""
     cases = Cases(context)
 
-    def check(case: Case, then: tuple[str, str]) -> None:
+    def check(case: Case, then: tuple[State, State]) -> None:
         whole = weights(case.descriptor, case.seed)
         packed = _pack(context, whole, case)
         check_storage(context, packed, whole, case, "after pack")
-        target = replace(case, descriptor=replace(case.descriptor, w13_state=then[0], w2_state=then[1]))  # type: ignore[arg-type]
+        target = replace(case, descriptor=replace(case.descriptor, w13_state=then[0], w2_state=then[1]))
         moved = context.backend.moe_layout.pack(packed, target.descriptor)
         check_storage(context, moved, whole, target, f"packed again from state {case!r}")
         check_unpacked(context, moved, whole, target, f"packed again from state {case!r}")
 
-    state = st.sampled_from(["model", "kernel"])
-    context.examples(check, count=60, case=cases.draw(ambiguous=True), then=st.tuples(state, state))
+    for number, case in enumerate(cases.alike()):
+        check(case, ("model", "kernel") if number % 2 else ("kernel", "model"))
+        check(case, ("model", "model"))
+    state = st.sampled_from(get_args(State))
+    context.examples(check, count=30, case=cases.draw(ambiguous=True), then=st.tuples(state, state))
 
 
 @law(part="moe_layout", id="moe_layout.twice-is-once")

@@ -556,16 +556,25 @@ expert_map_dropped = mutant(
 
 
 class _OneFusedFormat(Layout):
+    @staticmethod
+    def _guess(
+        name: str, tensor: torch.Tensor, checkpoint: CheckpointFormat, descriptor: LayoutDescriptor
+    ) -> torch.Tensor:
+        """What the base layout has to be given to read `tensor` as the fused format, where the shape allows that."""
+        down = name.endswith(FUSED.patterns[2])
+        n, k = descriptor.hidden_size, descriptor.intermediate_size
+        if tuple(tensor.shape[1:]) != ((n, k) if down else (2 * k, n)):
+            return tensor
+        if not down and checkpoint.order == "interleaved":
+            gate, up = tensor.chunk(2, 1)
+            tensor = torch.stack([gate, up], 2).reshape(tensor.shape)
+        return tensor.transpose(1, 2).contiguous() if checkpoint.axes == "[E,K,N]" else tensor
+
     def pack(
         self, source: Any, descriptor: LayoutDescriptor, *, checkpoint: CheckpointFormat | None = None, **where: Any
     ) -> PackedExperts:
-        # What the shape alone would suggest: [E, 2I, H] it is, wherever it could be.
         if isinstance(source, Mapping) and checkpoint is not None and checkpoint.patterns == FUSED.patterns:
-            shapes = {tuple(tensor.shape[1:]) for tensor in source.values()}
-            n, k = 2 * descriptor.intermediate_size, descriptor.hidden_size // descriptor.values_per_element
-            down = (descriptor.hidden_size, descriptor.intermediate_size // descriptor.values_per_element)
-            if shapes == {(n, k), down}:
-                checkpoint = FUSED
+            source = {name: self._guess(name, tensor, checkpoint, descriptor) for name, tensor in source.items()}
         return self.base.pack(source, descriptor, checkpoint=checkpoint, **where)
 
 
