@@ -12,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 from hardpoint.conformance.failure import LawFailed
 
 # Calls after the first failure. Hypothesis would go on for hundreds, which is minutes where a call takes milliseconds.
-SHRINK_CALLS = 40
+SHRINK_CALLS = 20
 
 
 class _SmallEnough(BaseException):

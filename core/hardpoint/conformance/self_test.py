@@ -23,8 +23,8 @@ from hardpoint.errors import HardpointError
 # a legal variant gets a quick profile.
 OTHERS = 0.1
 LEGAL = 0.2
-# How many other laws a mutant runs. With some 500 mutants the pairs are 10,000: which of them are run moves on with the
-# mutant and the seed, `full` runs them all.
+# How many other laws a mutant runs, and how many of those that wait for deadlines a legal variant. With some 500 mutants
+# the pairs are 10,000: which of them are run moves on with the name and the seed, `full` runs them all.
 SAMPLE = 1
 
 
@@ -99,8 +99,8 @@ def run_self_test(
     """Run it on the base backend `source`. `only_named` leaves out the part's other laws, which is quicker.
 
     A mutant runs the law that names it, in the next larger world only if the smaller one let it pass, and `SAMPLE` of
-    the part's other laws but the patient ones; a legal variant runs a quick profile, every law in its smallest world.
-    `full` is the full product: every law of the part, every world, every drawn example.
+    the part's other laws but the patient ones; a legal variant runs a quick profile, every law in its smallest world
+    but only `SAMPLE` of the patient ones. `full` is the full product: every law of the part, every world, every example.
 
     HardpointError if the base backend cannot be built, or a mutant names a law that does not exist.
     """
@@ -166,6 +166,10 @@ def _jobs(
     if isinstance(change, LegalVariant):
         parts = change.parts or (change.part,)
         entries = [entry for entry in plans.values() if entry.part in parts]
+        if not full:
+            patient = [entry for entry in entries if laws()[entry.id].patient]
+            kept = _sample(patient, change.name, seed)
+            entries = [entry for entry in entries if entry not in patient or entry in kept]
         return [[job for entry in entries for job in _worlds(entry, planted, seed, LEGAL, full)]]
     if change.law not in laws():
         raise HardpointError(f"the mutant {change.name} names the law {change.law}, which does not exist")
