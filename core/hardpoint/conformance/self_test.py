@@ -23,8 +23,8 @@ from hardpoint.errors import HardpointError
 # a legal variant gets a quick profile.
 OTHERS = 0.1
 LEGAL = 0.2
-# How many other laws a mutant runs, and how many of those that wait for deadlines a legal variant. With some 500 mutants
-# the pairs are 10,000: which of them are run moves on with the name and the seed, `full` runs them all.
+# How many other laws a mutant runs, and how many of those that wait for deadlines a legal variant. Some 500 mutants
+# make 10,000 pairs: which of them are run moves on with the name and the seed, `full` runs them all.
 SAMPLE = 1
 
 
@@ -100,7 +100,7 @@ def run_self_test(
 
     A mutant runs the law that names it, in the next larger world only if the smaller one let it pass, and `SAMPLE` of
     the part's other laws but the patient ones; a legal variant runs a quick profile, every law in its smallest world
-    but only `SAMPLE` of the patient ones. `full` is the full product: every law of the part, every world, every example.
+    but only `SAMPLE` of the patient ones. `full` is the full product: every law, world and example.
 
     HardpointError if the base backend cannot be built, or a mutant names a law that does not exist.
     """
