@@ -46,7 +46,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(TRACE, "1 prints every hook call to stderr", "0"),
     Variable("HARDPOINT_GUARD", "check of other people's Triton launches: on, off or strict", "on"),
-    Variable("HARDPOINT_NATIVE_LAUNCH", "bound Triton launches entered in C where a compiler is at hand: on or off", "on"),
+    Variable("HARDPOINT_NATIVE_LAUNCH", "bound Triton launches in C where there is a compiler: on or off", "on"),
     Variable("HARDPOINT_TRIPWIRE", "second raw model.load_weights inside vLLM: raise, warn or off", "raise"),
     Variable("HARDPOINT_SIM_DEVICES", "how many devices the simulator has", "2"),
     Variable("HARDPOINT_SIM_MEMORY", "bytes of memory of one simulated device", "1 GiB"),
