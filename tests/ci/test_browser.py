@@ -63,7 +63,7 @@ def test_it_is_installed_with_apt_get(tmp_path: Path) -> None:
 
 @as_root
 def test_what_apt_get_says_is_the_reason(tmp_path: Path) -> None:
-    program(tmp_path / "bin", "apt-get", "echo 'Temporary failure resolving deb.debian.org' >&2; exit 100")
+    program(tmp_path / "bin", "apt-get", "echo 'Temporary failure resolving the archive' >&2; exit 100")
     done = find(tmp_path / "bin")
     assert done.returncode == 1
     assert "apt-get update failed with exit code 100: Temporary failure resolving" in done.stderr
