@@ -7,7 +7,6 @@ the decision is known; and what cannot be known or carried out ends in FAILED, w
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -172,11 +171,14 @@ class Participant:
             if not staging.serves and self.phase is Phase.SERVING:
                 self._hooks.pause()
         except Exception as error:  # noqa: BLE001 - it is this rank's vote
-            self._end(begin.session, _sentence(error))
+            reason = _sentence(error)
             if self.phase is Phase.SERVING:
-                with contextlib.suppress(Exception):  # a pause that failed half-way; its reason is told already
+                try:
                     self._hooks.resume()
-            return self._vote(begin.session, Step.BEGIN, begin.coordinator, False, _sentence(error), now)
+                except Exception as again:  # noqa: BLE001 - a pause that failed half-way, and stayed
+                    reason = f"{reason}; and serving could not be resumed: {_sentence(again)}"
+            self._end(begin.session, reason)
+            return self._vote(begin.session, Step.BEGIN, begin.coordinator, False, reason, now)
         self._open = _Open(begin, staging, self.phase, self._seen, now)
         self.phase = Phase.STAGING
         return self._vote(begin.session, Step.BEGIN, begin.coordinator, True, "", now)
