@@ -9,6 +9,7 @@ from hardpoint.backend import Backend, BackendInfo, Capabilities
 from hardpoint.communicator import GLOO_DTYPES, GLOO_REDUCE_OPS, communicator_factory
 from hardpoint.device import HostDevice
 from hardpoint.errors import PluginError
+from hardpoint_cpu.dp_rule import DP_RULE
 
 # Arithmetic that torch 2.13 has kernels for on the CPU. float8: conversion and storage only, so not claimed.
 _DTYPES = frozenset({"float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"})
@@ -38,4 +39,5 @@ def build(info: BackendInfo, options: Mapping[str, Any]) -> Backend:
         device=HostDevice(),
         communicator=communicator_factory("cpu", CAPABILITIES),
         capabilities=CAPABILITIES,
+        dp_rule=DP_RULE,
     )

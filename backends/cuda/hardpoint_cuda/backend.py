@@ -12,6 +12,7 @@ from hardpoint.launcher.triton import TritonLauncher
 from hardpoint_cuda import hardpoint_info
 from hardpoint_cuda.capabilities import read
 from hardpoint_cuda.device import CudaDevice
+from hardpoint_cuda.dp_rule import DP_RULE
 from hardpoint_cuda.graphs import CudaGraphs
 
 
@@ -26,5 +27,6 @@ def build(options: Mapping[str, Any]) -> Backend:
         communicator=communicator_factory("cuda", capabilities),
         capabilities=capabilities,
         launcher=LauncherByKind(TritonLauncher("cuda"), PythonLauncher(device, graphs.capturing)),
+        dp_rule=DP_RULE,
         graphs=graphs,
     )

@@ -7,8 +7,8 @@ taken for the actual one turns padding rows into tokens that nobody wrote.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Literal, get_args
 
@@ -49,6 +49,11 @@ class DpRule:
             parallelism and reduce_scatter need.
         uniform_when: what demands equal counts on all ranks: ``"graph"`` a synced graph mode, ``"ep"`` that or expert
             parallelism, ``"always"``, ``"never"``. It overrides `pad_to`.
+        barrier_before_moe: the ranks of an expert-parallel group meet on the host before each MoE collective, except in
+            a capture. For libraries whose collectives hang when a rank enters late.
+        async_scheduling: the scheduler may run a step ahead of the device with experts spread over data-parallel ranks.
+            False where the padded count of a step must be known before the next one is scheduled.
+        reasons: field name -> why this backend states it, for people; not part of the rule (not compared).
 
     A rank without tokens always takes part, with a dummy forward over padding; only when no rank has any does none run.
     """
@@ -56,6 +61,9 @@ class DpRule:
     pad_to: PadTo = "max"
     multiple_of: int | Literal["tp"] = 1
     uniform_when: UniformWhen = "ep"
+    barrier_before_moe: bool = False
+    async_scheduling: bool = True
+    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.pad_to not in get_args(PadTo):
@@ -66,6 +74,17 @@ class DpRule:
             )
         if self.multiple_of != "tp" and (not isinstance(self.multiple_of, int) or self.multiple_of < 1):
             raise DpError(f"DpRule.multiple_of must be 'tp' or an integer of at least 1, got {self.multiple_of!r}")
+        unknown = sorted(set(self.reasons) - {each.name for each in fields(self) if each.name != "reasons"})
+        if unknown:
+            raise DpError(f"DpRule.reasons explains {', '.join(unknown)}, which is no field of a rule")
+
+    def barrier(self, expert_parallel: bool, capturing: bool = False) -> bool:
+        """Whether the ranks meet before a MoE collective; never in a capture, where the host must not wait."""
+        return self.barrier_before_moe and expert_parallel and not capturing
+
+    def as_data(self) -> dict[str, str | int | bool]:
+        """The rule without its reasons: what ranks compare to be sure that they plan by the same one."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "reasons"}
 
     def uniform(self, mode: GraphMode, expert_parallel: bool) -> bool:
         """Whether all ranks of the step get the same padded count. `mode` is the synced one."""
