@@ -35,7 +35,8 @@ _RESOLVER = "timeout:1 attempts:1"
 class Job:
     """One run of one law in one world size; `law` None asks the backend to describe itself.
 
-    `alone`: with several ranks, it runs beside no other job, because it times deadlines.
+    `alone`: with several ranks, it runs beside no other world, because it times deadlines: two ranks beside jobs of one
+    rank that leave them a core, more ranks beside nothing.
     `effort` is the part of its drawn examples that the law runs; cases that it states itself are never left out.
     """
 
@@ -118,13 +119,21 @@ class Pool:
         self._directory.cleanup()
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
-        """Run all jobs and give each outcome as it comes; smaller worlds first, which keeps the workers busy."""
-        pending = deque(sorted(jobs, key=lambda job: job.ranks))
-        self._warm(pending)
-        while pending or self._active:
-            while pending and self._fits(pending[0]):
-                self._begin(pending.popleft())
-                self._warm(pending)
+        """Run all jobs and give each outcome as it comes.
+
+        Pairs that time deadlines mostly sleep, so they come first, with the jobs of one rank beside them; then what is
+        left, smaller worlds first.
+        """
+        ordered = sorted(jobs, key=lambda job: job.ranks)
+        pairs = deque(job for job in ordered if job.ranks == 2 and job.alone)
+        pending = deque(job for job in ordered if job.ranks != 2 or not job.alone)
+        self._warm(pairs, pending)
+        while pairs or pending or self._active:
+            while (
+                queue := next((queue for queue in (pairs, pending) if queue and self._fits(queue[0])), None)
+            ) is not None:
+                self._begin(queue.popleft())
+                self._warm(pairs, pending)
             wait(
                 [rank.worker.channel.fileno() for active in self._active for rank in active.ranks if _open(rank)], 0.05
             )
@@ -134,10 +143,10 @@ class Pool:
                     self._active.remove(active)
                     yield self._finish(active)
 
-    def _warm(self, pending: deque[Job]) -> None:
+    def _warm(self, *queues: deque[Job]) -> None:
         """Start workers ahead of need: importing torch takes seconds, and other laws run meanwhile."""
-        singles = sum(job.ranks == 1 for job in pending)
-        wanted = max(min(self.slots, singles), max((job.ranks for job in pending), default=0))
+        ranks = [job.ranks for queue in queues for job in queue]
+        wanted = max(min(self.slots, ranks.count(1)), max(ranks, default=0))
         while len(self._idle) + sum(len(active.ranks) for active in self._active) < wanted:
             self._idle.append(self._start())
 
@@ -145,14 +154,17 @@ class Pool:
         return WorkerProcess(Path(self._directory.name) / f"worker-{next(self._numbers)}.out", self._address)
 
     def _fits(self, job: Job) -> bool:
-        if not self._active:
+        running = [active.job for active in self._active]
+        if not running:
             return True
-        if any(active.job.ranks > 1 and active.job.alone for active in self._active) or (job.ranks > 1 and job.alone):
-            return False
-        if job.ranks == 1 and all(active.job.ranks == 1 for active in self._active):
-            return len(self._active) < self.slots
+        worlds = [other for other in (*running, job) if other.ranks > 1]
+        singles = len(running) + 1 - len(worlds)
+        if any(world.alone for world in worlds):
+            return len(worlds) == 1 and worlds[0].ranks == 2 and singles < self.slots
+        if not worlds:
+            return singles <= self.slots
         # Ranks mostly wait for each other, so two of them keep a core busy.
-        return sum(active.job.ranks for active in self._active) + job.ranks <= 2 * self.slots
+        return sum(other.ranks for other in running) + job.ranks <= 2 * self.slots
 
     def _begin(self, job: Job) -> None:
         for worker in [worker for worker in self._idle if worker.death() is not None]:
