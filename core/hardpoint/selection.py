@@ -79,6 +79,17 @@ def get_backend(name: str | None = None, *, fresh: bool = False) -> Backend:
         return _build(_default())
 
 
+def rebuild_backend(name: str) -> Backend:
+    """As `get_backend`, built anew and put in place of the one before; the plugins are not looked for again.
+
+    For a caller that knows the old one to be spoilt and to be in nobody's hands. Raises what `get_backend` raises.
+    """
+    with _lock:
+        choice = resolve(parse_request(name, "rebuild_backend"), _registry())
+        _selection.built.pop(choice, None)
+        return _build(choice)
+
+
 def registry() -> Registry:
     """The plugins of this process, as the selection sees them."""
     with _lock:

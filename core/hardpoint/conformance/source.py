@@ -54,9 +54,12 @@ class BackendSource:
         """The same backend with one more change."""
         return replace(self, changes=(*self.changes, change))
 
-    def build(self) -> Subject:
-        """Build it in this process. Raises what the plugin raises, BackendUnavailable or PluginError."""
-        subject = _from_factory(self.factory) if self.factory else _from_name(self.name)
+    def build(self, *, anew: bool = False) -> Subject:
+        """Build it in this process; `anew`: not with the object that the selection keeps.
+
+        Raises what the plugin raises, BackendUnavailable or PluginError.
+        """
+        subject = _from_factory(self.factory) if self.factory else _from_name(self.name, anew)
         for change in self.changes:
             subject = replace(subject, backend=_mutation(change)(subject.backend))
         return subject
@@ -87,10 +90,10 @@ def _from_factory(reference: str) -> Subject:
     raise PluginError(f"factory {reference} should return a Backend or a Subject, returned {type(made).__name__}")
 
 
-def _from_name(name: str) -> Subject:
-    from hardpoint.selection import get_backend, registry
+def _from_name(name: str, anew: bool) -> Subject:
+    from hardpoint.selection import get_backend, rebuild_backend, registry
 
-    backend = get_backend(name)
+    backend = rebuild_backend(name) if anew else get_backend(name)
     claim = registry().plugin(backend.info.name).claim
     cases: list[ExtraCase] = []
     tolerances: list[Tolerance] = []

@@ -37,6 +37,7 @@ class Worker:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._subjects: dict[BackendSource, Subject] = {}
+        self._spoilt = False
         self._store: Store | None = None
         self._address = ("", 0)
 
@@ -78,6 +79,7 @@ class Worker:
         if answer.failure is not None:
             # Whatever a failed law left in the backend must not reach the next one.
             self._subjects.clear()
+            self._spoilt = True
             gc.collect()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -87,7 +89,8 @@ class Worker:
         # One at a time: the simulator and its like have one active engine per process, the one built last.
         if source not in self._subjects:
             self._subjects.clear()
-            self._subjects[source] = source.build()
+            self._subjects[source] = source.build(anew=self._spoilt)
+            self._spoilt = False
         return self._subjects[source]
 
     def _describe(self, message: Describe) -> Done:
