@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -35,11 +36,14 @@ def tensor_digest(tensor: torch.Tensor) -> bytes:
         tail = torch.zeros(4, dtype=torch.uint8, device=raw.device)
         tail[: raw.numel() - whole] = raw[whole:]
         sums.append(_chunk_sum(tail.view(torch.int32)))
-    head = f"{dtype_name(tensor.dtype)}{list(tensor.shape)}".encode()
-    state = hashlib.blake2b(head, digest_size=DIGEST_BYTES)
-    if sums:
-        values = torch.stack(sums).tolist()  # one transfer to the host for the whole tensor
-        state.update(struct.pack(f"<{len(values)}q", *values))
+    values = torch.stack(sums).tolist() if sums else []  # one transfer to the host for the whole tensor
+    return sums_digest(f"{dtype_name(tensor.dtype)}{list(tensor.shape)}", values)
+
+
+def sums_digest(head: str, sums: Sequence[int]) -> bytes:
+    """Digest of a tensor whose chunk sums are known; `head` says its dtype and shape, as in ``uint8[1024]``."""
+    state = hashlib.blake2b(head.encode(), digest_size=DIGEST_BYTES)
+    state.update(struct.pack(f"<{len(sums)}q", *sums))
     return state.digest()
 
 
@@ -55,11 +59,12 @@ def _words(raw: torch.Tensor) -> torch.Tensor:
 
 
 def _chunk_sum(words: torch.Tensor) -> torch.Tensor:
-    return (words.to(torch.int64) * _multipliers(words.device)[: words.numel()]).sum()
+    return (words.to(torch.int64) * multipliers(words.device)[: words.numel()]).sum()
 
 
 @lru_cache(maxsize=16)
-def _multipliers(device: torch.device) -> torch.Tensor:
+def multipliers(device: torch.device) -> torch.Tensor:
+    """The fixed odd int64 multipliers of a chunk's words, ``[CHUNK_WORDS]``; do not write to them."""
     values = []
     state = 0
     for _ in range(CHUNK_WORDS):  # splitmix64: every process gets the same sequence, whatever its torch version

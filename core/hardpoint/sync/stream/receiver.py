@@ -1,0 +1,247 @@
+"""`StreamReceiver`: a receiver's end. What lands in one piece is received where it belongs, the rest through a buffer.
+
+Digests are taken from the storages, through the inverse layout, after a message has landed; never from a buffer.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from hardpoint.device import Device, Event
+from hardpoint.errors import SyncError
+from hardpoint.sync.plan import Landing, Move, Storages, SyncPlan
+from hardpoint.sync.stream.boxes import BoxKernels, Launch, TorchBoxes
+from hardpoint.sync.stream.cuts import DIRECT_BYTES, Cut, cuts_of
+from hardpoint.sync.stream.lanes import Lanes, seconds_left
+from hardpoint.sync.stream.link import Audience, Link
+from hardpoint.sync.stream.memory import Slots
+from hardpoint.sync.stream.ranges import in_buffer, one_range
+from hardpoint.sync.stream.sender import OnBucket
+from hardpoint.sync.stream.stamp import STAMP_BYTES, check_stamp
+from hardpoint.sync.stream.sums import Sums
+
+
+class Keeper(Protocol):
+    """Puts parameters aside before they are overwritten; see `Undo`."""
+
+    def begin(self) -> None:
+        """A new update starts; follows what the caller has queued."""
+        ...
+
+    def kept(self, parameter: int) -> Event:
+        """After this event parameter number `parameter` of the rank's destinations may be overwritten."""
+        ...
+
+
+@dataclass(frozen=True)
+class _In:
+    """A message to come: where its bytes go, how they land from there (None: they are there), and their digests."""
+
+    payload: torch.Tensor
+    land: Launch | None
+    turn: int
+    digests: tuple[Launch, ...]
+    parameters: tuple[int, ...]
+
+
+class StreamReceiver:
+    """Receives updates of one plan as rank `rank`, over one link. Arguments as of `StreamSender`."""
+
+    def __init__(
+        self,
+        plan: SyncPlan,
+        rank: int,
+        link: Link,
+        device: Device,
+        *,
+        index: int = 0,
+        kernels: BoxKernels | None = None,
+        slots: int = 2,
+        least: int = DIRECT_BYTES,
+        digests: bool = True,
+    ) -> None:
+        self._plan, self._rank, self._link, self._device, self._index = plan, rank, link, device, index
+        self._kernels = kernels or TorchBoxes()
+        self._count, self._least, self._verified = slots, least, digests
+        self._lanes = Lanes(device, index, "wire", "land", "digest")
+        self._buckets = plan.buckets_for(rank)
+        self._target: Storages | None = None
+        self._slots: Slots | None = None
+        self._sums: Sums | None = None
+        self._in: list[list[_In]] = []
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory on the device above the storages."""
+        return self._slots.nbytes if self._slots is not None else 0
+
+    def prepare(self, target: Storages) -> None:
+        """Bind the storages that the next updates land in: live ones, or a second copy."""
+        if target is self._target:
+            return
+        with self._device.use(self._index):
+            where = self._device.torch_device(self._index)
+            repeats = [(bucket, target.repeats(bucket)) for bucket in self._buckets]
+            self._sums = Sums(repeats, where) if self._verified else None
+            found = [[self._places(cut, target) for cut in cuts_of(bucket, self._least)] for bucket in self._buckets]
+            buffered = [cut.nbytes for of in found for cut, _, whole in of if whole is None]
+            self._slots = Slots(self._count, max(buffered, default=0), self._device, self._index)
+            turn = 0
+            self._in = []
+            for (bucket, count), of in zip(repeats, found, strict=True):
+                self._in.append([])
+                for cut, boxes, whole in of:
+                    self._in[-1].append(self._bound(cut, boxes, whole, turn, target, bucket.nbytes, count))
+                    turn += whole is None
+        self._target = target
+
+    def receive(
+        self,
+        stamp: bytes,
+        *,
+        deadline: float,
+        in_place: bool = False,
+        keeper: Keeper | None = None,
+        on_bucket: OnBucket | None = None,
+    ) -> dict[int, bytes]:
+        """Receive all buckets into the prepared storages and return the digest of each, of what is stored.
+
+        Args:
+            stamp: `stamp_of` the update that was agreed on.
+            deadline: seconds for all of it.
+            in_place: the storages are live: nothing is written before the stamp has been checked.
+            keeper: has the values that are overwritten.
+            on_bucket: called when a bucket has been queued. What it raises ends the stream, for all ranks.
+
+        Raises:
+            CommunicatorError: a rank did not come; it is named. The link cannot be used again.
+            SyncError: nothing was prepared, the bytes are of another update, or the deadline passed.
+        """
+        if self._slots is None:
+            raise SyncError("Nowhere to receive: call prepare with the storages first.")
+        until = time.monotonic() + deadline
+        stamps: list[torch.Tensor] = []
+        try:
+            with self._device.use(self._index):
+                self._queue(stamp, until, in_place, keeper, on_bucket, stamps)
+                done = self._lanes.mark()
+            self._lanes.settle(done, self._link, until, f"Receiving at rank {self._rank}")
+            for found in stamps:
+                check_stamp(found, stamp, self._rank)
+        except BaseException:
+            self._link.close()
+            raise
+        return self._sums.digests() if self._sums is not None else {}
+
+    def _queue(
+        self,
+        stamp: bytes,
+        until: float,
+        in_place: bool,
+        keeper: Keeper | None,
+        on_bucket: OnBucket | None,
+        stamps: list[torch.Tensor],
+    ) -> None:
+        assert self._slots is not None
+        lanes, slots, link = self._lanes, self._slots, self._link
+        lanes.follow_caller()
+        if keeper is not None:
+            keeper.begin()
+        if self._sums is not None:
+            with lanes.on("digest"):
+                self._sums.clear()
+        greeted: set[Audience] = set()
+        for bucket, ins in zip(self._buckets, self._in, strict=True):
+            audience = self._plan.audience(bucket)
+            if audience not in greeted:
+                greeted.add(audience)
+                stamps.append(self._greet(audience, stamp, until, in_place))
+            for one in ins:
+                before = [keeper.kept(number) for number in one.parameters] if keeper is not None else []
+                with lanes.on("wire") as stream:
+                    if one.land is not None:
+                        slots.wait(one.turn, stream)
+                    else:
+                        for event in before:
+                            stream.wait_event(event)
+                    link.receive(one.payload, audience, seconds_left(until))
+                    landed = lanes.mark()
+                if one.land is not None:
+                    with lanes.on("land") as stream:
+                        for event in (landed, *before):
+                            stream.wait_event(event)
+                        one.land()
+                        landed = lanes.mark()
+                    slots.busy(one.turn, (landed,))
+                if one.digests:
+                    with lanes.on("digest") as stream:
+                        stream.wait_event(landed)
+                        for digest in one.digests:
+                            digest()
+            if on_bucket is not None:
+                on_bucket(bucket)
+        if self._sums is not None:
+            with lanes.on("digest"):
+                self._sums.fetch()
+        lanes.lead_caller()
+
+    def _greet(self, audience: Audience, stamp: bytes, until: float, in_place: bool) -> torch.Tensor:
+        with self._lanes.on("wire"):
+            found = torch.empty(STAMP_BYTES, dtype=torch.uint8, device=self._device.torch_device(self._index))
+            self._link.receive(found, audience, seconds_left(until))
+            here = self._lanes.mark()
+        if in_place:
+            self._lanes.settle(here, self._link, until, f"Receiving the stamp at rank {self._rank}")
+            check_stamp(found, stamp, self._rank)
+        return found
+
+    def _places(
+        self, cut: Cut, target: Storages
+    ) -> tuple[Cut, list[list[tuple[int, torch.Tensor]]], torch.Tensor | None]:
+        """The boxes of a message at each of its landings here, and its whole range if it can be received there."""
+        shard = self._plan.shard_of[self._rank]
+        lists: list[list[tuple[int, torch.Tensor]]] = []
+        for at, move in cut.pieces:
+            mine = [landing for landing in move.landings if landing.shard == shard]
+            while len(lists) < len(mine):
+                lists.append(list(lists[-1]) if lists else [])
+            for number, boxes in enumerate(lists):
+                boxes += _boxes(at, move, mine[min(number, len(mine) - 1)], target)
+        return cut, lists, one_range(lists[0]) if len(lists) == 1 else None
+
+    def _bound(
+        self,
+        cut: Cut,
+        lists: list[list[tuple[int, torch.Tensor]]],
+        whole: torch.Tensor | None,
+        turn: int,
+        target: Storages,
+        nbytes: int,
+        repeats: int,
+    ) -> _In:
+        assert self._slots is not None
+        payload, land = whole, None
+        if payload is None:
+            payload = self._slots.buffer(turn)[: cut.nbytes]
+            pairs = {}  # a box that lands once is in every list
+            for boxes in lists:
+                for at, box in boxes:
+                    pairs[at, box.data_ptr()] = box, in_buffer(payload, at - cut.start, box)
+            land = self._kernels.copy(list(pairs.values()))
+        digests: tuple[Launch, ...] = ()
+        if self._sums is not None:
+            digests = tuple(
+                self._kernels.digest(lists[min(repeat, len(lists) - 1)], self._sums.row(cut.bucket, repeat), nbytes)
+                for repeat in range(repeats)
+            )
+        shard = self._plan.shard_of[self._rank]
+        touched = {landing.parameter for _, move in cut.pieces for landing in move.landings if landing.shard == shard}
+        return _In(payload, land, turn, digests, tuple(sorted(touched)))
+
+
+def _boxes(at: int, move: Move, landing: Landing, target: Storages) -> list[tuple[int, torch.Tensor]]:
+    return [(at + box * move.pitch, target.view(move, landing, box)) for box in range(len(move.sources))]

@@ -1,0 +1,190 @@
+"""`StreamSender`: the trainer's end. Packs what has to be packed, sends, and digests, one message beside the other.
+
+No step waits on the host: packing, wire and digests are queued in lanes of their own and ordered by events. What lies
+in one piece in the trainer's memory, and lands in one piece, goes from the weights themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hardpoint.device import Device
+from hardpoint.errors import SyncError
+from hardpoint.sync.plan import Bucket, Sources, SyncPlan
+from hardpoint.sync.stream.boxes import BoxKernels, Launch, TorchBoxes
+from hardpoint.sync.stream.cuts import DIRECT_BYTES, Cut, cuts_of
+from hardpoint.sync.stream.lanes import Lanes, seconds_left
+from hardpoint.sync.stream.link import Audience, Link
+from hardpoint.sync.stream.memory import Slots
+from hardpoint.sync.stream.ranges import in_buffer, one_range
+from hardpoint.sync.stream.stamp import stamp_tensor
+from hardpoint.sync.stream.sums import Sums
+
+OnBucket = Callable[[Bucket], None]
+
+
+@dataclass(frozen=True)
+class _Out:
+    """A message made ready: its bytes, how they come there (None: they are the weights), and its digest."""
+
+    payload: torch.Tensor
+    pack: Launch | None
+    turn: int
+    digest: Launch | None
+
+
+class StreamSender:
+    """Sends updates of one plan over one link.
+
+    Args:
+        device: the trainer's; its tensors are on number `index` of it.
+        kernels: of the backend; `TorchBoxes` works everywhere.
+        slots: bucket buffers, at least 2 for packing beside the wire.
+        least: see `DIRECT_BYTES`; the same on every rank.
+        digests: False to send unverified, as mode off does.
+    """
+
+    def __init__(
+        self,
+        plan: SyncPlan,
+        link: Link,
+        device: Device,
+        *,
+        index: int = 0,
+        kernels: BoxKernels | None = None,
+        slots: int = 2,
+        least: int = DIRECT_BYTES,
+        digests: bool = True,
+    ) -> None:
+        self._plan, self._link, self._device, self._index = plan, link, device, index
+        self._kernels = kernels or TorchBoxes()
+        self._count, self._least = slots, least
+        self._lanes = Lanes(device, index, "pack", "wire", "digest")
+        where = device.torch_device(index)
+        self._sums = Sums(((bucket, 1) for bucket in plan.buckets), where) if digests else None
+        self._sources: Sources | None = None
+        self._slots: Slots | None = None
+        self._out: list[list[_Out]] = []
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory on the device above the weights."""
+        return self._slots.nbytes if self._slots is not None else 0
+
+    def prepare(self, sources: Sources) -> None:
+        """Bind the tensors that the next updates are read from; again only when they are other tensors."""
+        if sources is self._sources:
+            return
+        with self._device.use(self._index):
+            views = [[_views(cut, sources) for cut in cuts_of(bucket, self._least)] for bucket in self._plan.buckets]
+            ranges = [[one_range(boxes) for _, boxes in of] for of in views]
+            packed = [
+                cut.nbytes
+                for of, found in zip(views, ranges, strict=True)
+                for (cut, _), whole in zip(of, found, strict=True)
+                if whole is None
+            ]
+            self._slots = Slots(self._count, max(packed, default=0), self._device, self._index)
+            turn = 0
+            self._out = []
+            for bucket, of, found in zip(self._plan.buckets, views, ranges, strict=True):
+                self._out.append([])
+                for (cut, boxes), whole in zip(of, found, strict=True):
+                    self._out[-1].append(self._bound(bucket, cut, boxes, whole, turn))
+                    turn += whole is None
+        self._sources = sources
+
+    def send(self, stamp: bytes, *, deadline: float, on_bucket: OnBucket | None = None) -> tuple[bytes, ...]:
+        """Send all buckets and return the digest of each, of what was packed; empty without digests.
+
+        Args:
+            stamp: `stamp_of` this update.
+            deadline: seconds for all of it.
+            on_bucket: called when a bucket has been queued. What it raises ends the stream.
+
+        Raises:
+            CommunicatorError: a rank did not come; it is named. The link cannot be used again.
+            SyncError: nothing was prepared, or the deadline passed for another reason.
+        """
+        if self._slots is None:
+            raise SyncError("Nothing to send: call prepare with the tensors first.")
+        until = time.monotonic() + deadline
+        try:
+            with self._device.use(self._index):
+                self._queue(stamp, until, on_bucket)
+                done = self._lanes.mark()
+            self._lanes.settle(done, self._link, until, "Sending")
+        except BaseException:
+            self._link.close()  # whoever waits for the rest learns at once that it will not come
+            raise
+        if self._sums is None:
+            return ()
+        found = self._sums.digests()
+        return tuple(found[bucket.index] for bucket in self._plan.buckets)
+
+    def _queue(self, stamp: bytes, until: float, on_bucket: OnBucket | None) -> None:
+        assert self._slots is not None
+        lanes, slots, link = self._lanes, self._slots, self._link
+        start = lanes.mark()
+        lanes.follow_caller()
+        if self._sums is not None:
+            with lanes.on("digest"):
+                self._sums.clear()
+        mark = stamp_tensor(stamp, self._device.torch_device(self._index))
+        lanes["wire"].wait_event(lanes.mark())
+        greeted: set[Audience] = set()
+        for bucket, outs in zip(self._plan.buckets, self._out, strict=True):
+            audience = self._plan.audience(bucket)
+            if audience not in greeted:
+                greeted.add(audience)
+                with lanes.on("wire"):
+                    link.send(mark, audience, seconds_left(until))
+            for out in outs:
+                full = start
+                if out.pack is not None:
+                    with lanes.on("pack") as stream:
+                        slots.wait(out.turn, stream)
+                        out.pack()
+                        full = lanes.mark()
+                with lanes.on("wire") as stream:
+                    stream.wait_event(full)
+                    link.send(out.payload, audience, seconds_left(until))
+                    users = [lanes.mark()]
+                if out.digest is not None:
+                    with lanes.on("digest") as stream:
+                        stream.wait_event(full)
+                        out.digest()
+                        users.append(lanes.mark())
+                if out.pack is not None:
+                    slots.busy(out.turn, users)
+            if on_bucket is not None:
+                on_bucket(bucket)
+        if self._sums is not None:
+            with lanes.on("digest"):
+                self._sums.fetch()
+        lanes.lead_caller()
+
+    def _bound(
+        self, bucket: Bucket, cut: Cut, boxes: list[tuple[int, torch.Tensor]], whole: torch.Tensor | None, turn: int
+    ) -> _Out:
+        assert self._slots is not None
+        if whole is not None:
+            payload, pack, held = whole, None, boxes
+        else:
+            payload = self._slots.buffer(turn)[: cut.nbytes]
+            held = [(at, in_buffer(payload, at - cut.start, box)) for at, box in boxes]
+            pack = self._kernels.copy([(slot, box) for (_, slot), (_, box) in zip(held, boxes, strict=True)])
+        digest = None
+        if self._sums is not None:
+            digest = self._kernels.digest(held, self._sums.row(bucket.index), bucket.nbytes)
+        return _Out(payload, pack, turn, digest)
+
+
+def _views(cut: Cut, sources: Sources) -> tuple[Cut, list[tuple[int, torch.Tensor]]]:
+    return cut, [
+        (at + box * move.pitch, sources.view(move, box)) for at, move in cut.pieces for box in range(len(move.sources))
+    ]
