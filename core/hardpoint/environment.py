@@ -45,6 +45,11 @@ VARIABLES: tuple[Variable, ...] = (
         f"{DEFAULT_DEADLINE:g}",
     ),
     Variable(TRACE, "1 prints every hook call to stderr", "0"),
+    Variable(
+        "HARDPOINT_RECORDS",
+        "folder into which ranks write their last collectives when one fails; read by hardpoint explain hang",
+        "nothing is written",
+    ),
     Variable("HARDPOINT_GUARD", "check of other people's Triton launches: on, off or strict", "on"),
     Variable("HARDPOINT_NATIVE_LAUNCH", "bound Triton launches in C where there is a compiler: on or off", "on"),
     Variable("HARDPOINT_TRIPWIRE", "second raw model.load_weights inside vLLM: raise, warn or off", "raise"),

@@ -93,7 +93,14 @@ def _read(path: str) -> str:
 class Ledger:
     """Publishes this rank's progress and reads the others'. One thread; `close` ends it."""
 
-    def __init__(self, store: Store, rank: int, world_size: int, on_tick: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        world_size: int,
+        on_tick: Callable[[], None] | None = None,
+        record: Callable[[str], object] | None = None,
+    ) -> None:
         self._writer = connection_of_its_own(store)
         self._reader = connection_of_its_own(store)
         for connection in (self._writer, self._reader):
@@ -101,6 +108,7 @@ class Ledger:
         self._rank = rank
         self._world_size = world_size
         self._on_tick = on_tick
+        self._record = record
         # More ranks on one store beat more slowly: the sum stays at some 2,000 messages per second.
         self.heartbeat = max(0.25, world_size / 2000)
         self._now: tuple[int, str, bool] = (-1, "", False)
@@ -166,10 +174,22 @@ class Ledger:
                 last = time.monotonic()
                 try:
                     self._publish()
+                    self._ask_for_records()
                 except RuntimeError as error:  # DistNetworkError: said by every call that needs the store
                     self.store_lost = str(error).strip().splitlines()[0]
             if ending:
                 return
+
+    def _ask_for_records(self) -> None:
+        """Where records are wanted: a rank that gave up asks all others for theirs, once; they look at each beat."""
+        if self._record is None:
+            return
+        if self._broken is not None:
+            self._writer.set("records", f"rank {self._rank} gave up: {self._broken}")
+            self._record = None
+        elif self._writer.check(["records"]):
+            self._record(self._writer.get("records").decode())
+            self._record = None
 
     def _publish(self) -> None:
         state = (self._now, self._broken, self._closed)

@@ -65,6 +65,27 @@ class Broadcast(Protocol):
 
 
 @runtime_checkable
+class AllToAll(Protocol):
+    """What a communicator may offer beyond `Communicator`, where the native library has it."""
+
+    def all_to_all(
+        self,
+        output: torch.Tensor,
+        tensor: torch.Tensor,
+        /,
+        send_counts: Sequence[int],
+        receive_counts: Sequence[int],
+        *,
+        deadline: float | None = None,
+    ) -> None:
+        """Rows of `tensor` ``[sum(send_counts), ...]`` to the ranks in order, theirs into `output`, in rank order.
+
+        ``receive_counts[r]`` is what rank r states in its ``send_counts`` for this rank; a count may be 0.
+        """
+        ...
+
+
+@runtime_checkable
 class Communicator(Broadcast, Protocol):
     """Collectives of one group of ranks. All tensors are contiguous and on this rank's device."""
 

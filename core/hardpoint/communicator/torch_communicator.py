@@ -14,18 +14,21 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from hardpoint.communicator import ragged
 from hardpoint.communicator.arguments import check_counts, check_deadline, check_pair, check_rank, check_tensor
 from hardpoint.communicator.carrier import as_carried, check_reducible, dtype_name
 from hardpoint.communicator.diagnosis import Diagnosis, diagnose, investigate
+from hardpoint.communicator.failure import error_of, first_line
 from hardpoint.communicator.header import Header
 from hardpoint.communicator.joining import meet
 from hardpoint.communicator.ledger import Identity, Ledger
 from hardpoint.communicator.protocol import Rendezvous, Verdict
+from hardpoint.communicator.recorder import DONE, FAILED, ISSUED, FlightRecorder, records_folder
 from hardpoint.communicator.store import connection_of_its_own
 from hardpoint.communicator.transport import open_group, reduce_op
 from hardpoint.communicator.vote import Ballot, cast_vote, decide
 from hardpoint.communicator.watch import Watch
-from hardpoint.errors import CollectiveMismatch, CommunicatorError, DeadlineExceeded, RankLost
+from hardpoint.errors import CollectiveMismatch, CommunicatorError
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +74,8 @@ class TorchCommunicator:
         self._ledger: Ledger | None = None
         self._store: Store | None = None
         self._identities: dict[int, Identity] = {}
-        self._watch = Watch(self._overdue)
+        self._recorder = FlightRecorder(self._name, self._rank, self._world_size, library=library)
+        self._watch = Watch(self._overdue, self._recorder.mark)
         self._header = Header(self._world_size)
         self._host = library == "gloo"
         if self._world_size == 1:
@@ -88,7 +92,13 @@ class TorchCommunicator:
         self._group = open_group(
             library, device, PrefixStore("group/", self._store), self._rank, self._world_size, left
         )
-        self._ledger = Ledger(self._store, self._rank, self._world_size, self._watch.look)
+        self._ledger = Ledger(
+            self._store,
+            self._rank,
+            self._world_size,
+            self._watch.look,
+            self._recorder.write_if_asked if records_folder() else None,
+        )
         # Nobody goes on before every rank's first publication can be read.
         meet(PrefixStore("ready/", self._store), self._rank, self._world_size, self._name, left)
 
@@ -111,6 +121,11 @@ class TorchCommunicator:
     def library(self) -> str:
         """What carries the bytes: gloo, nccl, xccl, hccl ..."""
         return self._library
+
+    @property
+    def recorder(self) -> FlightRecorder:
+        """The last calls of this rank."""
+        return self._recorder
 
     def broadcast(self, tensor: torch.Tensor, /, *, src: int, deadline: float | None = None) -> None:
         """Overwrite `tensor` on every rank with the one of rank `src`."""
@@ -139,8 +154,6 @@ class TorchCommunicator:
 
         Pads to the largest count in buffers of its own, ``(world_size + 1) * max(counts)`` rows, for the call's time.
         """
-        import torch
-
         op = "all_gather_ragged"
         rows = check_counts(op, counts, self._world_size)
         self._check_tensors(op, output=output, tensor=tensor)
@@ -150,14 +163,9 @@ class TorchCommunicator:
             self._gather(op, form, output, tensor, deadline)
             return
         most = max(rows)
-        padded = torch.zeros((most, *tensor.shape[1:]), dtype=tensor.dtype, device=tensor.device)
-        padded[: rows[self._rank]] = tensor
-        every = torch.empty((most * self._world_size, *tensor.shape[1:]), dtype=tensor.dtype, device=tensor.device)
-        self._gather(op, form, every, padded, deadline)
-        start = 0
-        for peer, count in enumerate(rows):
-            output[start : start + count] = every[peer * most : peer * most + count]
-            start += count
+        every = tensor.new_empty((most * self._world_size, *tensor.shape[1:]))
+        self._gather(op, form, every, ragged.padded(tensor, most), deadline)
+        ragged.gathered(output, every, rows, most)
 
     def reduce_scatter(
         self, output: torch.Tensor, tensor: torch.Tensor, /, *, op: str = "sum", deadline: float | None = None
@@ -179,8 +187,6 @@ class TorchCommunicator:
         deadline: float | None = None,
     ) -> None:
         """Reduce `tensor` ``[sum(counts), ...]``; rank r keeps its ``counts[r]`` rows in `output`."""
-        import torch
-
         name = "reduce_scatter_ragged"
         rows = check_counts(name, counts, self._world_size)
         self._check_tensors(name, output=output, tensor=tensor)
@@ -190,13 +196,8 @@ class TorchCommunicator:
             self._scatter(name, form, output, tensor, op, deadline)
             return
         most = max(rows)
-        padded = torch.zeros((most * self._world_size, *tensor.shape[1:]), dtype=tensor.dtype, device=tensor.device)
-        start = 0
-        for peer, count in enumerate(rows):
-            padded[peer * most : peer * most + count] = tensor[start : start + count]
-            start += count
-        kept = torch.empty((most, *tensor.shape[1:]), dtype=tensor.dtype, device=tensor.device)
-        self._scatter(name, form, kept, padded, op, deadline)
+        kept = tensor.new_empty((most, *tensor.shape[1:]))
+        self._scatter(name, form, kept, ragged.spread(tensor, rows, most), op, deadline)
         output.copy_(kept[: rows[self._rank]])
 
     def all_reduce(self, tensor: torch.Tensor, /, *, op: str = "sum", deadline: float | None = None) -> None:
@@ -210,6 +211,37 @@ class TorchCommunicator:
             return group.allreduce([tensor], options)
 
         self._collective("all_reduce", f"{op} of {_form(tensor)}", issue, tensor.numel(), deadline)
+
+    def all_to_all(
+        self,
+        output: torch.Tensor,
+        tensor: torch.Tensor,
+        /,
+        send_counts: Sequence[int],
+        receive_counts: Sequence[int],
+        *,
+        deadline: float | None = None,
+    ) -> None:
+        """See `AllToAll.all_to_all`. Host groups compare what is sent with what is expected, before the data."""
+        sent = check_counts("all_to_all", send_counts, self._world_size)
+        received = check_counts("all_to_all", receive_counts, self._world_size)
+        self._check_tensors("all_to_all", output=output, tensor=tensor)
+        check_pair("all_to_all", output, tensor, sum(received), sum(sent))
+        form = _form(tensor, rows=False)
+        if self._world_size == 1:
+            self._collective("all_to_all", form, None, 0, deadline)
+            output.copy_(tensor)
+            return
+        into, data = as_carried(output, self._carried), as_carried(tensor, self._carried)
+        # What a row of bytes counts: a dtype that travels as bytes has a last axis that is longer, not more rows.
+        splits = (list(received), list(sent))
+
+        def issue(group: dist.ProcessGroup, limit: timedelta) -> Any:
+            if self._host:
+                self._compare_counts(group, sent, received, limit)
+            return group.alltoall_base(into, data, *splits, _options("AllToAllOptions", limit))
+
+        self._collective("all_to_all", form, issue, 1, deadline)
 
     def barrier(self, *, deadline: float | None = None) -> None:
         """Return when every rank has called it. On an accelerator the host waits too: that is what it is for."""
@@ -242,6 +274,7 @@ class TorchCommunicator:
         if self._store is None or self._ledger is None:
             return decide({0: ballot}, 1, subject)
         call = f"vote on {subject!r}"
+        self._recorder.enter(number, "vote", f"on {subject!r}")
         self._ledger.enter(number, call)
         try:
             verdict = cast_vote(
@@ -251,11 +284,13 @@ class TorchCommunicator:
             raise self._break(
                 CommunicatorError(
                     f"vote on {subject!r} (call number {number}): the store cannot be reached "
-                    f"({_first_line(error)}); the process that serves it has ended or is cut off. The outcome of this "
+                    f"({first_line(error)}); the process that serves it has ended or is cut off. The outcome of this "
                     "vote is not known here: treat what it was about as undecided."
-                )
+                ),
+                number,
             ) from error
         self._ledger.leave(number, call)
+        self._recorder.mark(number, DONE)
         return verdict
 
     def check(self) -> None:
@@ -329,8 +364,10 @@ class TorchCommunicator:
         self.check()
         seconds = check_deadline(op, self._deadline if deadline is None else deadline)
         number, self._sequence = self._sequence, self._sequence + 1
-        ledger, group = self._ledger, self._group
+        ledger, group, recorder = self._ledger, self._group, self._recorder
+        recorder.enter(number, op, form, None if self._host else self._stream())
         if ledger is None or group is None:
+            recorder.mark(number, DONE)
             return
         call = f"{op} {form}".rstrip()
         ledger.enter(number, call)
@@ -343,8 +380,10 @@ class TorchCommunicator:
             elif elements and issue is not None:
                 self._issue_on_device(issue, group, number, call, seconds)
         except RuntimeError as error:
-            raise self._failed(op, number, call, seconds, end, error) from error
+            raise self._failed(number, call, seconds, end, error) from error
         ledger.leave(number, call)
+        if self._host or not elements:
+            recorder.mark(number, DONE)
 
     def _compare(self, group: Any, number: int, call: str, end: float) -> None:
         options = _options("AllgatherOptions", _left(end))
@@ -358,8 +397,19 @@ class TorchCommunicator:
                     f"ranks disagree about the next collective: rank {self._rank} calls number {number}, {call}; "
                     f"{theirs}. Every rank has to make the same calls in the same order with the same shapes "
                     "and dtypes."
-                )
+                ),
+                number,
             )
+
+    def _compare_counts(self, group: Any, sent: Sequence[int], received: Sequence[int], limit: timedelta) -> None:
+        import torch
+
+        every = torch.empty(self._world_size * 2, self._world_size, dtype=torch.int64)
+        mine = torch.tensor([list(sent), list(received)])
+        group._allgather_base(every, mine, _options("AllgatherOptions", limit)).wait(limit)
+        wrong = ragged.misfits(every.view(self._world_size, 2, -1).tolist())
+        if wrong:
+            raise self._break(CollectiveMismatch(f"all_to_all: {'; '.join(wrong)}."), self._sequence - 1)
 
     def _issue_on_device(self, issue: Any, group: Any, number: int, call: str, seconds: float) -> None:
         import torch
@@ -374,11 +424,10 @@ class TorchCommunicator:
             if self._broken is None:  # else the watching thread ended the call, and said why
                 self._watch.drop(number)
             raise
+        self._recorder.mark(number, ISSUED)  # before the watching thread may see it done
         issued(work)
 
-    def _failed(
-        self, op: str, number: int, call: str, seconds: float, end: float, error: RuntimeError
-    ) -> CommunicatorError:
+    def _failed(self, number: int, call: str, seconds: float, end: float, error: RuntimeError) -> CommunicatorError:
         assert self._ledger is not None
         if self._unreported is not None:
             found_late, self._unreported = self._unreported, None
@@ -386,41 +435,36 @@ class TorchCommunicator:
         if self._broken is not None:
             return CommunicatorError(self._broken)
         found = investigate(self._ledger, number, call, self._rank, self._identities, end)
-        return self._break(self._explain(op, number, call, seconds, found, error))
+        return self._break(self._explain(number, call, seconds, found, error), number)
 
     def _overdue(self, number: int, call: str, seconds: float) -> None:
         """Called by the watching thread: a device collective has passed its deadline."""
         assert self._ledger is not None
-        op = call.partition(" ")[0]
         progress = self._ledger.read() if self._ledger.store_lost is None else {}
         found = diagnose(number, call, self._rank, progress, self._identities, {}, self._ledger.heartbeat)
         if self._broken is None:
-            self._unreported = self._explain(op, number, call, seconds, found, None)
-            self._break(self._unreported)
+            self._unreported = self._break(self._explain(number, call, seconds, found, None), number)
         self._abort()
 
     def _explain(
-        self, op: str, number: int, call: str, seconds: float, found: Diagnosis, error: RuntimeError | None
+        self, number: int, call: str, seconds: float, found: Diagnosis, error: RuntimeError | None
     ) -> CommunicatorError:
-        head = f"call number {number} of communicator {self._name!r}, {call}, on rank {self._rank}"
-        native = f" {self._library} says: {_first_line(error)}" if error is not None else ""
-        if found.store_lost is not None and not found.missing:
-            return CommunicatorError(
-                f"{head} failed, and the store cannot be reached ({found.store_lost}): the process that serves it has "
-                f"ended or is cut off, so the absent ranks cannot be named.{native}"
-            )
-        if found.other:
-            theirs = "; ".join(found.sentences[peer] for peer in found.other)
-            return CollectiveMismatch(
-                f"{head} failed: ranks disagree about it; {theirs}. Every rank has to make the same calls in the same "
-                f"order with the same shapes and dtypes.{native}"
-            )
-        what = "; ".join(found.sentences.values()) or "every rank arrived, but the data did not"
-        kind = RankLost if found.lost else DeadlineExceeded
-        text = "cannot end" if found.lost else f"did not end within {seconds:g} s"
-        if not found.lost and not found.missing and error is not None and "imed out" not in str(error):
-            return CommunicatorError(f"{head} failed although every rank arrived.{native}")
-        return kind(f"{head} {text}: {what}.{native}", op=op, sequence=number, missing=found.missing, deadline=seconds)
+        return error_of(
+            name=self._name,
+            library=self._library,
+            rank=self._rank,
+            number=number,
+            call=call,
+            seconds=seconds,
+            found=found,
+            native=error,
+        )
+
+    def _stream(self) -> int:
+        """Id of the caller's current stream on this rank's device."""
+        import torch
+
+        return int(torch.accelerator.current_stream(self._device_index).stream_id)
 
     def _gone(self, number: int, call: str) -> frozenset[int]:
         assert self._ledger is not None
@@ -428,8 +472,11 @@ class TorchCommunicator:
         found = diagnose(number, call, self._rank, progress, self._identities, {}, self._ledger.heartbeat)
         return frozenset(found.lost)
 
-    def _break(self, error: CommunicatorError) -> CommunicatorError:
+    def _break(self, error: CommunicatorError, number: int = -1) -> CommunicatorError:
+        """Nobody may use the communicator from here on; the first error is written with the last calls."""
         if self._broken is None:
+            self._recorder.mark(number, FAILED, str(error))
+            error.args = (f"{error} {self._recorder.write_if_asked(str(error))}",)
             self._broken = str(error)
             if self._ledger is not None:
                 self._ledger.give_up(str(error))
@@ -456,8 +503,3 @@ def _left(end: float) -> timedelta:
 def _form(tensor: torch.Tensor, *, rows: bool = True) -> str:
     shape = list(tensor.shape) if rows else ["*", *tensor.shape[1:]]
     return f"{dtype_name(tensor.dtype)} {str(shape).replace(chr(39), '')}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

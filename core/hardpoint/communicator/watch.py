@@ -7,12 +7,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from hardpoint.communicator.recorder import DONE
+
 
 class Watch:
     """Outstanding device collectives in order; `overdue(number, call, seconds)` is called once, for the first late."""
 
-    def __init__(self, overdue: Callable[[int, str, float], None]) -> None:
+    def __init__(
+        self, overdue: Callable[[int, str, float], None], completed: Callable[[int, str], None] = lambda *_: None
+    ) -> None:
         self._overdue = overdue
+        self._completed = completed
         self._pending: deque[_Entry] = deque()
         self._tripped = False
 
@@ -37,6 +42,7 @@ class Watch:
             entry = self._pending[0]
             if entry.work is not None and entry.work.is_completed():
                 self._pending.popleft()
+                self._completed(entry.number, DONE)
             elif time.monotonic() >= entry.end:
                 try:
                     self._overdue(entry.number, entry.call, entry.seconds)
