@@ -1,0 +1,1 @@
+"""How trainers that others wrote publish through hardpoint: TRL, ms-swift, verl, each by its own extension points."""
