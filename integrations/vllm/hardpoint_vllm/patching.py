@@ -1,36 +1,5 @@
-"""The one way in which this integration replaces a function of vLLM: once, marked, and undoable."""
+"""The one way in which this integration replaces a function of vLLM."""
 
-from __future__ import annotations
+from hardpoint.patching import is_wrapped, unwrap, wrap
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
-_MARK = "__hardpoint_original__"
-
-
-def wrap(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> bool:
-    """Replace ``owner.name`` by ``make(original)``; False if that was done before (plugins may run twice).
-
-    Raises:
-        AttributeError: `owner` has no such name; the host moved, and the row in `overrides` is out of date.
-    """
-    original = getattr(owner, name)
-    if hasattr(original, _MARK):
-        return False
-    replacement = functools.wraps(original)(make(original))
-    setattr(replacement, _MARK, original)
-    setattr(owner, name, replacement)
-    return True
-
-
-def is_wrapped(owner: Any, name: str) -> bool:
-    """Whether ``owner.name`` is ours."""
-    return hasattr(getattr(owner, name, None), _MARK)
-
-
-def unwrap(owner: Any, name: str) -> None:
-    """Put the original back, if `wrap` replaced it."""
-    original = getattr(getattr(owner, name), _MARK, None)
-    if original is not None:
-        setattr(owner, name, original)
+__all__ = ["is_wrapped", "unwrap", "wrap"]
