@@ -1,0 +1,1 @@
+"""Gated DeltaNet (GDN) layers: decode in one launch, prefill, and the references that define them."""
