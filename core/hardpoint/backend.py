@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hardpoint.launcher import KernelLauncher
     from hardpoint.lifecycle import LifecycleFactory, MemoryMap
     from hardpoint.moe import MoELayout
+    from hardpoint.sync.stream import BoxKernels
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,12 @@ def _default_lifecycle() -> LifecycleFactory:
     return Lifecycle
 
 
+def _default_box_kernels() -> BoxKernels:
+    from hardpoint.sync.stream import TorchBoxes
+
+    return TorchBoxes()
+
+
 @dataclass(frozen=True)
 class Backend:
     """A backend, composed of parts. Defaults live in core; a vendor overrides what differs.
@@ -145,3 +152,4 @@ class Backend:
     graphs: Graphs = field(default_factory=_default_graphs)
     memory_map: MemoryMap = field(default_factory=_default_memory_map)
     lifecycle: LifecycleFactory = field(default_factory=_default_lifecycle)
+    box_kernels: BoxKernels = field(default_factory=_default_box_kernels)

@@ -19,8 +19,9 @@ from hardpoint.sync.plan.offer import Offer
 from hardpoint.sync.plan.packing import Bucket, Landing, Move, pack
 from hardpoint.sync.plan.refusal import PlanRefused
 from hardpoint.sync.plan.strides import Ints, normal
+from hardpoint.sync.plan.weave import weave
 
-VERSION = 1  # of what a plan means; part of its digest
+VERSION = 2  # of what a plan means; part of its digest
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def make_plan(
     found = refusals(offer, index, [(first[n], shard) for n, shard in enumerate(shards)], ignored)
     if found:
         raise PlanRefused(found)
-    buckets = pack(_moves(shards, index), bucket_bytes)
+    buckets = pack(weave(_moves(shards, index)), bucket_bytes)
     return SyncPlan(offer, shards, shard_of, buckets, bucket_bytes, _digest(offer, shards, shard_of, buckets))
 
 

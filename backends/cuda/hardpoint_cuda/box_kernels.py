@@ -1,0 +1,56 @@
+"""`CudaBoxKernels`: core's `BoxKernels` by the Triton kernels of `hardpoint_kernels.layout`, through the launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from hardpoint.launcher.triton import TritonLauncher
+
+if TYPE_CHECKING:
+    import torch
+
+    from hardpoint.sync.stream import Launch
+    from hardpoint_kernels.layout import Call
+
+# Multiprocessors that a launch takes: half of a GPU keeps up with the wire several times over, and the collective's own
+# kernels need the rest. Measured by benchmarks/weight_sync.py.
+PROGRAMS = 64
+
+
+class CudaBoxKernels:
+    """Tables on the device at `copy` and `digest`, one launch or a few afterwards, each on its tensors' device.
+
+    Args:
+        launcher: of the backend.
+        programs: bound on the programs of a launch; None for as many as fill the device, where nothing runs beside it.
+    """
+
+    def __init__(self, launcher: TritonLauncher, programs: int | None = PROGRAMS) -> None:
+        self._launcher = launcher
+        self._programs = 1 << 20 if programs is None else programs
+
+    def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], /) -> Launch:
+        """See `BoxKernels.copy`."""
+        from hardpoint_kernels.layout import copy_calls
+
+        return self._bound(copy_calls(pairs, programs=self._programs))
+
+    def digest(self, boxes: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor, nbytes: int, /) -> Launch:
+        """See `BoxKernels.digest`."""
+        from hardpoint.sync.digest import multipliers
+        from hardpoint_kernels.layout import digest_calls
+
+        factors = multipliers(sums.device)
+        return self._bound(digest_calls(boxes, sums, nbytes, factors, programs=self._programs))
+
+    def _bound(self, calls: Iterable[Call]) -> Launch:
+        bound = [
+            (self._launcher.bind(call.kernel, *call.args, grid=call.grid, **call.constants), call) for call in calls
+        ]
+
+        def launch() -> None:
+            for direct, call in bound:
+                direct(*call.args)
+
+        return launch
