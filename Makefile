@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 
 export HARDPOINT_TORCH_PIP_ARGS
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-fast test-conformance self-test-full test-vllm test-wheel demo-vllm-0.31 seams constraints soak clean
+.PHONY: help setup demo test lint test-fast test-conformance self-test-full test-vllm test-wheel demo-vllm-0.31 seams vendor-api vendor-api-check constraints soak clean
 
 help:             ## show this list
 	@grep -hE '^[a-z0-9.-]+: .*##|^[a-z0-9.-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20
@@ -53,6 +53,12 @@ demo-vllm-0.31:   ## the demo on vLLM 0.31, in an environment of its own
 
 seams: setup      ## read the vLLM wheels again and refresh ci/seams/*.json
 	$(BIN)/python ci/seams/refresh.py
+
+vendor-api: setup ## read the vendors' wheels again (2.5 GB, or those in WHEELS=folder) and refresh ci/vendor_api/tables
+	$(BIN)/python ci/vendor_api refresh $(if $(WHEELS),--wheels $(WHEELS))
+
+vendor-api-check: setup ## hold every vendor call in our source against the tables
+	$(BIN)/python ci/vendor_api
 
 constraints: setup ## write the pins of this environment to ci/requirements/constraints.txt
 	$(BIN)/python ci/freeze.py

@@ -16,7 +16,15 @@ def runtime_calls(device_type: str) -> tuple[Callable[[], int], Callable[[int], 
     module = torch.get_device_module(device_type)
     # torch's Python wrappers cost more than the calls: 0.6 us against 0.1 us for the current device on an H100's host.
     current = getattr(torch._C, f"_{device_type}_getDevice", module.current_device)
-    return current, module._exchange_device, module.is_current_stream_capturing
+    exchange = getattr(module, "_exchange_device", None)
+    if exchange is None:  # torch_npu 2.11 to 2.14 has none (ci/vendor_api)
+
+        def exchange(index: int) -> int:
+            before = int(module.current_device())
+            module.set_device(index)
+            return before
+
+    return current, exchange, module.is_current_stream_capturing
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""``python ci/vendor_api [check | refresh [--wheels FOLDER]]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vendor_api import tables
+from vendor_api.check import Report, check, stale
+from vendor_api.project import Project
+from vendor_api.refresh import refresh
+from vendor_api.tables import Looks
+from vendor_api.usage import usage
+from vendor_api.vendors import FOLDERS, UNOBTAINABLE, vendor_of
+
+
+def judge() -> tuple[Report, list[str]]:
+    """The report on our source, and complaints about the declarations beside the tables."""
+    rows = tables.load_all()
+    differences = tables.declared_differences()
+    looks = Looks({name: releases[-1].look for name, releases in rows.items()}, lambda n: vendor_of(n, "backends/xpu/"))
+    return check(usage(Project.of(tables.ROOT, FOLDERS), looks), rows, differences), stale(rows, differences)
+
+
+def main() -> int:
+    """0: every vendor call is covered; 1: something is wrong, said with file and line."""
+    parser = argparse.ArgumentParser(prog="python ci/vendor_api", description="vendor calls against vendors' packages")
+    parser.add_argument("what", nargs="?", choices=("check", "refresh"), default="check")
+    parser.add_argument("--wheels", type=Path, help="folder that has the wheels, or gets them")
+    options = parser.parse_args()
+    if options.what == "refresh":
+        with tempfile.TemporaryDirectory() as scratch:
+            refresh(options.wheels or Path(scratch))
+        for name, why in UNOBTAINABLE.items():
+            print(f"{name}: {why}")
+    report, declarations = judge()
+    complaints = [*report.complaints, *declarations]
+    print("\n".join([*complaints, str(report)]))
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Hold what our source reaches against the tables of all supported releases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vendor_api.found import Found, misfit
+from vendor_api.tables import Table
+from vendor_api.usage import Usage, Use
+from vendor_api.vendors import vendor_of
+
+
+@dataclass(frozen=True)
+class Report:
+    """Outcome.
+
+    Attributes:
+        complaints: sentences, each with file and line; empty is good.
+        uses: places where our source reaches a vendor, those that cannot be followed included.
+        resolved: those whose name stands in the table of every supported release.
+        calls: those that are calls.
+        fitted: calls that fit a signature or schema which could be read.
+        native: calls whose name alone could be read, since native code defines them.
+        names: distinct names.
+    """
+
+    complaints: tuple[str, ...]
+    uses: int
+    resolved: int
+    calls: int
+    fitted: int
+    native: int
+    names: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of uses that were resolved, in percent; 100 if there is none."""
+        return 100.0 * self.resolved / self.uses if self.uses else 100.0
+
+    def __str__(self) -> str:
+        return (
+            f"vendor calls: {self.uses} places reach {self.names} names of vendors, {self.resolved} resolved in every "
+            f"supported release ({self.coverage:.0f} %); {self.calls} calls, {self.fitted} fit a signature or op "
+            f"schema, {self.native} are native (name checked, signature not readable)"
+        )
+
+
+def check(found: Usage, tables: dict[str, list[Table]], differences: Iterable[tuple[str, str]]) -> Report:
+    """Judge every use; `differences` are (name, release) that are declared to be all right."""
+    declared = set(differences)
+    complaints = [f"{blind.where}: {blind.why}" for blind in found.blind]
+    resolved = calls = fitted = native = 0
+    for use in found.uses:
+        wrong = _judge(use, tables, declared)
+        complaints += wrong
+        resolved += not wrong
+        if use.call is not None:
+            calls += 1
+            readable = any(row.signatures for row in _rows(use, tables))
+            fitted += not wrong and readable
+            native += not wrong and not readable
+    names = len({use.target for use in found.uses})
+    return Report(tuple(complaints), len(found.uses) + len(found.blind), resolved, calls, fitted, native, names)
+
+
+def _rows(use: Use, tables: dict[str, list[Table]]) -> list[Found]:
+    vendor = vendor_of(use.target, use.file)
+    assert vendor is not None
+    return [row for table in tables[vendor.distribution] if (row := table.look(use.target)) is not None]
+
+
+def _judge(use: Use, tables: dict[str, list[Table]], declared: set[tuple[str, str]]) -> list[str]:
+    vendor = vendor_of(use.target, use.file)
+    assert vendor is not None
+    wrong = []
+    for table in tables[vendor.distribution]:
+        release = f"{table.distribution}-{table.version}"
+        row = table.look(use.target)
+        if row is None:
+            return [f"{use.where}: {use.target} is in no table yet: run `make vendor-api`"]
+        if (use.target, release) in declared:
+            continue
+        if row.kind == "missing":
+            if not use.optional:
+                wrong.append(f"{use.where}: {use.target} does not exist in {release}")
+        elif use.call is not None and not use.call.hidden:
+            reason = misfit(row, use.call)
+            if reason:
+                wrong.append(f"{use.where}: {use.target} in {release}: {reason}")
+    return wrong
+
+
+def stale(tables: dict[str, list[Table]], differences: Iterable[tuple[str, str]]) -> list[str]:
+    """Declared differences that are none: the name exists there as in the newest release."""
+    lines = []
+    for name, release in differences:
+        for rows in tables.values():
+            for table in rows:
+                if release == f"{table.distribution}-{table.version}":
+                    here, newest = table.look(name), rows[-1].look(name)
+                    if here is None or (here == newest and here.kind != "missing"):
+                        lines.append(f"differences.txt: {name} is no difference in {release}: take the line out")
+    return lines
+
+
+def unused(tables: dict[str, list[Table]], wanted: Iterable[str]) -> list[str]:
+    """Names in the tables that nothing reaches any more."""
+    keep = set(wanted)
+    return sorted({name for rows in tables.values() for table in rows for name in table.names} - keep)
