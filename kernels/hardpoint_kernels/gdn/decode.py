@@ -183,7 +183,7 @@ class GdnDecode:
         checks.expect_shape(NAME, "conv_state", conv_state, lines, "[pool, taps, 2 H K + HV V]")
         if conv_state.shape[1] < WIDTH - 1 + extra:
             raise KernelRefused(
-                f"{NAME}: conv_state must keep {WIDTH - 1 + extra} rows per slot (3, one more per speculative token), got "
+                f"{NAME}: conv_state must keep {WIDTH - 1 + extra} rows per slot (3, and the speculative tokens), got "
                 f"{conv_state.shape[1]}; nothing was launched."
             )
         if self._norm[0] != (z is not None):
@@ -201,8 +201,8 @@ class GdnDecode:
             checks.expect_dtype(NAME, "query_start_loc", query_start_loc, INDICES)
             if num_accepted_tokens is None or slots.dim() != 2:
                 raise KernelRefused(
-                    f"{NAME}: query_start_loc needs num_accepted_tokens [requests] and slots [requests, 1 + speculative]"
-                    f", got num_accepted_tokens {'None' if num_accepted_tokens is None else 'given'} and slots "
+                    f"{NAME}: query_start_loc needs num_accepted_tokens and slots [requests, 1 + speculative], "
+                    f"got num_accepted_tokens {'None' if num_accepted_tokens is None else 'given'} and slots "
                     f"{list(slots.shape)}; nothing was launched."
                 )
             checks.expect_shape(NAME, "num_accepted_tokens", num_accepted_tokens, (requests,), "[requests]")

@@ -1,7 +1,7 @@
 """What the GDN kernels compute, in torch, token by token: the living definition, slow and obvious.
 
 Everything is computed in `dtype` (float64 in tests). T tokens, N requests, H heads of q and k, HV heads of v, K and V
-head sizes, W = 4 taps. Recurrent state ``[pool, HV, V, K]``, convolution state ``[pool, W - 1 (+ speculative), channels]``;
+head sizes, W = 4 taps. Recurrent state ``[pool, HV, V, K]``, convolution state ``[pool, 3 (+ speculative), channels]``;
 both are written in place, by slot.
 """
 
@@ -136,10 +136,11 @@ def split(heads: Heads, mixed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """``[t, channels]`` into q, k ``[t, H, K]`` and v ``[t, HV, V]``."""
     size = heads.num_k_heads * heads.head_k_dim
     q, k, v = torch.split(mixed, [size, size, heads.num_v_heads * heads.head_v_dim], dim=-1)
+    tokens, k_heads = mixed.shape[0], heads.num_k_heads
     return (
-        q.unflatten(-1, (heads.num_k_heads, heads.head_k_dim)),
-        k.unflatten(-1, (heads.num_k_heads, heads.head_k_dim)),
-        v.unflatten(-1, (heads.num_v_heads, heads.head_v_dim)),
+        q.reshape(tokens, k_heads, heads.head_k_dim),
+        k.reshape(tokens, k_heads, heads.head_k_dim),
+        v.reshape(tokens, heads.num_v_heads, heads.head_v_dim),
     )
 
 

@@ -165,9 +165,9 @@ def case_program_order(device: str) -> None:
     """Any order of programs gives the same bits: nobody's window is overwritten before all have read it."""
     dtype = half_of(device)
     layer = make_layer(SMALL, dtype)
-    given, slots = tokens(SMALL, 4, dtype), torch.tensor([1, 2, 3, 4], dtype=torch.int32)
+    given, slots = tokens(SMALL, 2, dtype), torch.tensor([1, 2], dtype=torch.int32)
     config = Config({"BR": 8, "KI": 16}, 1)
-    programs, orders = 4 * 4 * 32 // 8, (7, 31) if device == "cpu" else (3, 7, 13, 31, 61)
+    programs, orders = 2 * 4 * 32 // 8, (7,) if device == "cpu" else (3, 7, 13, 31, 61)
     first, plain = run(device, SMALL, layer, given, slots, norm=False, config=config)
     for order in [n for n in orders if gcd(n, programs) == 1]:
         out, there = run(device, SMALL, layer, given, slots, norm=False, config=config, order=order)

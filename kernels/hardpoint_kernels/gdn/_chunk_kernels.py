@@ -1,0 +1,183 @@
+"""The two kernels of the chunk rule. `chunk.py` says what they compute and why they are cut like this."""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _level(X, A, mask):
+    """From the inverse `X` of the blocks on the diagonal to that of blocks four times their size.
+
+    With the blocks' off-diagonal part N = X A (masked), which is nilpotent of degree 4: (I + N)^-1 = (I - N)(I + N^2).
+    Entries of all these stay near 1 (they are products of contractions), so that half precision does.
+    """
+    N = tl.dot(X.to(tl.float16), tl.where(mask, A, 0.0).to(tl.float16)).to(tl.float16)
+    square = tl.dot(N, N).to(tl.float16)
+    inner = X + tl.dot(square, X.to(tl.float16))
+    return inner - tl.dot(N, inner.to(tl.float16))
+
+
+@triton.jit
+def _inverse(A, CHUNK: tl.constexpr):
+    """``(I + A)^-1`` of a strictly lower triangular ``[64, 64]``, float32: in blocks of 4, then 16, then 64."""
+    i = tl.arange(0, CHUNK)[:, None]
+    j = tl.arange(0, CHUNK)[None, :]
+    small = tl.where(i // 4 == j // 4, A, 0.0).to(tl.float16)
+    square = tl.dot(small, small)
+    eye = tl.where(i == j, 1.0, 0.0)
+    inner = eye + square
+    X = inner - tl.dot(small, inner.to(tl.float16))
+    X = _level(X, A, (i // 16 == j // 16) & (i // 4 != j // 4))
+    return _level(X, A, i // 16 != j // 16)
+
+
+@triton.jit(do_not_specialize=["num_sequences"])
+def chunk_prepare_kernel(
+    q,
+    k,
+    v,
+    g,
+    beta,
+    w,
+    u,
+    attention,
+    decay,
+    starts,
+    of_sequence,
+    num_sequences,
+    scale: tl.constexpr,
+    H: tl.constexpr,
+    HV: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """One program: one chunk and one k head, for all v heads of it."""
+    GROUP: tl.constexpr = HV // H
+    h = tl.program_id(0)
+    chunk = tl.program_id(1).to(tl.int64)
+    sequence = tl.load(of_sequence + 2 * chunk)
+    if (sequence < 0) | (sequence >= num_sequences):
+        return
+    begin = tl.load(starts + sequence).to(tl.int64)
+    length = tl.load(starts + sequence + 1).to(tl.int64) - begin
+    t = tl.load(of_sequence + 2 * chunk + 1) * CHUNK + tl.arange(0, CHUNK)
+    inside = t < length
+    rows = begin + t
+    column_k = tl.arange(0, K)
+    column_v = tl.arange(0, V)
+    key = tl.load(k + (rows[:, None] * H + h) * K + column_k[None, :], mask=inside[:, None], other=0.0)
+    query = tl.load(q + (rows[:, None] * H + h) * K + column_k[None, :], mask=inside[:, None], other=0.0)
+    kk = tl.dot(key, tl.trans(key))
+    qk = tl.dot(query, tl.trans(key)) * scale
+    i = tl.arange(0, CHUNK)
+    lower = i[:, None] > i[None, :]
+    whole = i[:, None] >= i[None, :]
+    for r in range(GROUP):
+        hv = h * GROUP + r
+        rate = tl.load(beta + rows * HV + hv, mask=inside, other=0.0)
+        log_decay = tl.cumsum(tl.load(g + rows * HV + hv, mask=inside, other=0.0), 0)
+        # Rows past the end add nothing to the sum: the last entry is the decay of the whole chunk.
+        place = chunk * HV + hv
+        tl.store(decay + place * CHUNK + i, log_decay)
+        between = tl.exp(tl.where(whole, log_decay[:, None] - log_decay[None, :], float("-inf")))
+        tl.store(
+            attention + (place * CHUNK + i[:, None]) * CHUNK + i[None, :],
+            (qk * between).to(attention.dtype.element_ty),
+        )
+        T = _inverse(tl.where(lower, kk * between * rate[:, None], 0.0), CHUNK)
+        value = tl.load(v + (rows[:, None] * HV + hv) * V + column_v[None, :], mask=inside[:, None], other=0.0)
+        T_u = (T * rate[None, :]).to(value.dtype)
+        T_w = (T * (rate * tl.exp(log_decay))[None, :]).to(key.dtype)
+        tl.store(u + (place * V + column_v[None, :]) * CHUNK + i[:, None], tl.dot(T_u, value).to(u.dtype.element_ty))
+        tl.store(w + (place * CHUNK + i[:, None]) * K + column_k[None, :], tl.dot(T_w, key).to(w.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["pool_size", "num_sequences"])
+def chunk_scan_kernel(
+    q,
+    k,
+    w,
+    u,
+    attention,
+    decay,
+    state,
+    out,
+    slots,
+    has_initial_state,
+    starts,
+    first_chunk,
+    pool_size,
+    num_sequences,
+    scale: tl.constexpr,
+    null_slot: tl.constexpr,
+    stride_state: tl.constexpr,
+    stride_out: tl.constexpr,
+    H: tl.constexpr,
+    HV: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BV: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """One program: `BV` rows of one sequence's state for one v head, from its first chunk to its last."""
+    block = tl.program_id(0)
+    hv = tl.program_id(1)
+    sequence = tl.program_id(2)
+    h = hv // (HV // H)
+    begin = tl.load(starts + sequence).to(tl.int64)
+    length = tl.load(starts + sequence + 1).to(tl.int64) - begin
+    if length <= 0:
+        return
+    i = tl.arange(0, CHUNK)
+    value = block * BV + tl.arange(0, BV)
+    column = tl.arange(0, K)
+    line = tl.full((), -1, tl.int64)
+    fresh = True
+    if sequence < num_sequences:
+        line = tl.load(slots + sequence).to(tl.int64)
+        fresh = tl.load(has_initial_state + sequence) == 0
+    out += begin * stride_out + hv * V
+    if (line < 0) | (line == null_slot) | (line >= pool_size):
+        zero = tl.zeros([CHUNK, BV], tl.float32).to(out.dtype.element_ty)
+        for at in range(0, length, CHUNK):
+            rows = at + i
+            tl.store(out + rows[:, None] * stride_out + value[None, :], zero, mask=(rows < length)[:, None])
+        return
+
+    q += (begin * H + h) * K
+    k += (begin * H + h) * K
+    place = state + line * stride_state + hv * V * K + value[:, None] * K + column[None, :]
+    S = tl.zeros([BV, K], tl.float32)
+    if not fresh:
+        S += tl.load(place).to(tl.float32)
+    chunk = tl.load(first_chunk + sequence).to(tl.int64) * HV + hv
+    count = tl.cdiv(length, CHUNK).to(tl.int32)
+    # Everything is transposed, [value, token]: S, v_new and the output are left operands and accumulators, which tensor
+    # cores take from registers; w, q, k and the attention matrix are right operands, straight from shared memory.
+    for c in tl.range(0, count, num_stages=STAGES):
+        at = (chunk + c * HV) * CHUNK
+        rows = c * CHUNK + i
+        inside = (rows < length)[:, None]
+        wt = tl.load(w + (at + i[:, None]) * K + column[None, :])
+        ut = tl.load(u + (chunk + c * HV) * V * CHUNK + value[:, None] * CHUNK + i[None, :])
+        qt = tl.load(q + rows[:, None] * (H * K) + column[None, :], mask=inside, other=0.0)
+        kt = tl.load(k + rows[:, None] * (H * K) + column[None, :], mask=inside, other=0.0)
+        at_qk = tl.load(attention + (at + i[:, None]) * CHUNK + i[None, :])
+        log_decay = tl.load(decay + at + i)
+        last = tl.load(decay + at + CHUNK - 1)
+        S_half = S.to(kt.dtype)
+        new = ut.to(tl.float32) - tl.dot(S_half, tl.trans(wt))
+        o = tl.dot(S_half, tl.trans(qt)) * (scale * tl.exp(log_decay))[None, :]
+        o = tl.dot(new.to(kt.dtype), tl.trans(at_qk), o)
+        weighted = (new * tl.exp(last - log_decay)[None, :]).to(kt.dtype)
+        S = tl.dot(weighted, kt, S * tl.exp(last))
+        tl.store(
+            out + rows[None, :] * stride_out + value[:, None], o.to(out.dtype.element_ty), mask=rows[None, :] < length
+        )
+    tl.store(place, S.to(state.dtype.element_ty))
