@@ -5,6 +5,7 @@ from hardpoint.lifecycle.host_memory import HostMemoryMap
 from hardpoint.lifecycle.machine import Deadlines, Health, Lifecycle, LifecycleFactory, LifecycleParts
 from hardpoint.lifecycle.protocol import Holding, MemoryMap
 from hardpoint.lifecycle.states import Action, Phase, Stage, State
+from hardpoint.lifecycle.store_voter import StoreVoter
 from hardpoint.lifecycle.table import transition
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Phase",
     "Stage",
     "State",
+    "StoreVoter",
     "Voter",
     "transition",
 ]

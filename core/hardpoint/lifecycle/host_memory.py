@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import LifecycleError
-from hardpoint.lifecycle.pages import bytes_of, release
+from hardpoint.lifecycle.pages import bytes_of, clear, release, resident
 from hardpoint.lifecycle.protocol import Holding
 from hardpoint.lifecycle.saved_copy import SavedCopy
 
 if TYPE_CHECKING:
     import torch
+
+# Bytes that may be in memory after a tag was given back: none are expected, a page may be touched by a stray prefetch.
+RESIDUAL = 1 << 20
 
 
 @dataclass
@@ -95,10 +98,25 @@ class HostMemoryMap:
             block.copy = SavedCopy(bytes_of(storage), self._directory, f"{tag}/{block.what}")
 
     def unmap(self, tags: Sequence[str]) -> None:
+        kept: list[tuple[int, str]] = []
         for tag, block, storage in self._of(tags):
             if block.mapped:
                 block.mapped = False  # from here on the contents may be gone, also if the system call fails
                 release(storage, f"{tag}/{block.what}")
+                kept.append((resident(storage), f"{tag}/{block.what}"))
+        left = sum(nbytes for nbytes, _ in kept)
+        if left > RESIDUAL:
+            holders = ", ".join(f"{what} ({nbytes} bytes)" for nbytes, what in sorted(kept, reverse=True)[:5])
+            raise LifecycleError(
+                f"{left} bytes are still in memory after they were given back, more than the {RESIDUAL} that may be; "
+                f"largest holders: {holders}. Something reads or writes what sleeps, or has locked it in memory."
+            )
+
+    def clear(self, tags: Sequence[str]) -> None:
+        """Zeros where unmapping left NaN, for contents that nobody needs and a kernel may read beyond its mask."""
+        for tag, block, storage in self._of(tags):
+            self._refuse_unmapped(tag, block, "clear")
+            clear(storage)
 
     def map(self, tags: Sequence[str]) -> None:
         for _, block, _ in self._of(tags):

@@ -43,3 +43,29 @@ def release(storage: torch.UntypedStorage, what: str) -> None:
         ctypes.memset(last, POISON, address + size - last)
     else:
         ctypes.memset(address, POISON, size)
+
+
+def clear(storage: torch.UntypedStorage) -> None:
+    """Write zeros where `release` wrote NaN; the pages between read as zero already and stay with the system."""
+    address, size = storage.data_ptr(), storage.nbytes()
+    first, last = -(-address // PAGE) * PAGE, (address + size) // PAGE * PAGE
+    if last - first > PAGE:
+        ctypes.memset(address, 0, first + PAGE - address)
+        ctypes.memset(last, 0, address + size - last)
+    else:
+        ctypes.memset(address, 0, size)
+
+
+def resident(storage: torch.UntypedStorage) -> int:
+    """Bytes of the pages wholly inside the storage, but the first, that are in memory now (Linux, ``mincore``).
+
+    After `release` it is 0: measured, not assumed. OSError where the system does not say.
+    """
+    address, size = storage.data_ptr(), storage.nbytes()
+    first, last = -(-address // PAGE) * PAGE + PAGE, (address + size) // PAGE * PAGE
+    if last <= first:
+        return 0
+    pages = (ctypes.c_ubyte * ((last - first) // PAGE))()
+    if _libc.mincore(ctypes.c_void_p(first), ctypes.c_size_t(last - first), pages) != 0:
+        raise OSError(ctypes.get_errno(), f"mincore of {last - first} bytes at {first:#x}")
+    return sum(page & 1 for page in bytes(pages)) * PAGE
