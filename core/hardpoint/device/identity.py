@@ -1,64 +1,68 @@
-"""Logical index, physical index and UUID of a device, from the vendor's visibility variable. Pure string work.
-
-Values that vendors accept: indexes (``2,0``), ranges (``0-3``, ASCEND_RT_VISIBLE_DEVICES and ZE_AFFINITY_MASK do not
-mix them with UUIDs), UUIDs or a unique start of one (``GPU-8932f937``, CUDA programming guide), MIG names
-(``MIG-<uuid>`` or ``MIG-GPU-<uuid>/1/0``) and Level Zero sub-devices (``0.1``).
-"""
+"""Logical index, physical index and UUID of a device: one map between what torch, the machine and Ray call it."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping, Sequence
 
+from hardpoint.device.protocol import DeviceIdentity
+from hardpoint.device.visibility import rule_of, visible_devices
 from hardpoint.errors import DeviceError
 
-_NUMBER = re.compile(r"\d+(\.\d+)?")
-_RANGE = re.compile(r"(\d+)-(\d+)")
-_NAME = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]+")
+__all__ = ["logical_of", "physical_name", "uuid_in", "visible_devices"]
 
 
-def visible_devices(variable: str, value: str | None) -> tuple[str, ...] | None:
-    """What each logical device is on the machine, in order; None if `value` is None (unset: all, as they are).
-
-    An empty value, or ``-1``, hides everything; as in CUDA, what follows a ``-1`` is hidden too.
-
-    Raises:
-        DeviceError: an entry that is no index, range, UUID or MIG name, or one that is named twice.
-    """
-    if value is None:
-        return None
-    found: list[str] = []
-    for entry in (part.strip() for part in value.split(",")):
-        if entry == "-1" or (entry == "" and not found):
-            break
-        span = _RANGE.fullmatch(entry)
-        if span:
-            first, last = int(span[1]), int(span[2])
-            if last < first:
-                raise DeviceError(f"{variable}={value!r}: range {entry!r} runs backwards; write {last}-{first}.")
-            found.extend(str(index) for index in range(first, last + 1))
-        elif _NUMBER.fullmatch(entry) or _NAME.fullmatch(entry):
-            found.append(entry)
-        else:
-            raise DeviceError(
-                f"{variable}={value!r}: {entry!r} is no device index, range, UUID or MIG name. "
-                f"Write for example {variable}=0,1."
-            )
-    twice = sorted({entry for entry in found if found.count(entry) > 1})
-    if twice:
-        raise DeviceError(f"{variable}={value!r} names {', '.join(twice)} more than once; name every device once.")
-    return tuple(found)
-
-
-def physical_name(variable: str | None, value: str | None, logical: int) -> str | None:
+def physical_name(
+    variable: str | None, value: str | None, logical: int, environment: Mapping[str, str] | None = None
+) -> str | None:
     """Index or name on the machine of a logical device; the index itself if nothing is hidden, None if not listed.
 
+    Numbers of ``ONEAPI_DEVICE_SELECTOR`` count among the devices that ``ZE_AFFINITY_MASK`` leaves, so both are read.
+    `environment` (default: this process's) is asked for that second variable. None also where the second variable
+    leaves devices out by ``!``: what is left depends on how many there are.
+
     Raises:
-        DeviceError: the value cannot be read, see `visible_devices`.
+        DeviceError: a value that the driver does not read as it looks, see `visible_devices`.
     """
-    listed = visible_devices(variable, value) if variable is not None else None
+    if variable is None:
+        return str(logical)
+    environment = os.environ if environment is None else environment
+    second = rule_of(variable).applied_before
+    if second is not None:
+        value_of_second = environment.get(second)
+        if "!" in (value_of_second or ""):
+            return None
+        chosen = visible_devices(second, value_of_second, environment)
+        if chosen is not None:
+            if logical >= len(chosen):
+                return None
+            if not chosen[logical].isdecimal():
+                return chosen[logical] if value is None else None
+            logical = int(chosen[logical])
+    listed = visible_devices(variable, value, environment)
     if listed is None:
         return str(logical)
     return listed[logical] if logical < len(listed) else None
+
+
+def logical_of(physical: str, devices: Sequence[DeviceIdentity]) -> int:
+    """torch's index of the device that the machine, or Ray, calls `physical` (an index, a UUID or a name).
+
+    Ray hands out indexes of the machine; torch counts what this process sees. Under a visibility variable they differ.
+
+    Raises:
+        DeviceError: no visible device is called that, with what is there.
+    """
+    for device in devices:
+        if physical in (device.physical, device.uuid):
+            return device.logical
+    names = ", ".join(f"{device.logical} is {device.physical or device.uuid or 'unnamed'}" for device in devices)
+    variable = next((device.visibility_variable for device in devices if device.visibility_variable), None)
+    hidden = f" {variable}={os.environ.get(variable)!r} may hide it." if variable else ""
+    raise DeviceError(
+        f"No visible device is called {physical!r} on this machine ({names or 'none is visible'}).{hidden}"
+    )
 
 
 def uuid_in(physical: str | None) -> str | None:

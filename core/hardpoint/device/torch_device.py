@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hardpoint.device.changes import VisibilityWatch
 from hardpoint.device.identity import physical_name, uuid_in
 from hardpoint.device.protocol import DeviceIdentity, Event, MemoryInfo, Stream
 from hardpoint.errors import DeviceError
@@ -26,6 +27,7 @@ class TorchDevice:
     def __init__(self, type: str, visibility_variable: str | None = None) -> None:
         self._type = type
         self._variable = visibility_variable
+        self._watch = VisibilityWatch(visibility_variable)
 
     @property
     def type(self) -> str:
@@ -113,11 +115,15 @@ class TorchDevice:
         self._module().empty_cache()
 
     def identity(self, index: int | None = None, /) -> DeviceIdentity:
-        """The device's names. The UUID is the driver's; DeviceError if the visibility variable cannot be read."""
+        """The device's names. The UUID is the driver's.
+
+        DeviceError if the visibility variable cannot be read, or has changed since the driver was first asked.
+        """
         index = self._index(index)
+        uuid = getattr(self._module().get_device_properties(index), "uuid", None)
+        self._watch.look()
         value = os.environ.get(self._variable) if self._variable is not None else None
         physical = physical_name(self._variable, value, index)
-        uuid = getattr(self._module().get_device_properties(index), "uuid", None)
         return DeviceIdentity(index, physical, str(uuid) if uuid else uuid_in(physical), self._variable, value)
 
     def _module(self) -> Any:

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from hardpoint.launcher.triton.host import runtime_calls  # noqa: E402
+from hardpoint.launcher.triton.host import runtime_calls
 
 
 def test_a_module_without_exchange_is_driven_by_current_and_set(monkeypatch: pytest.MonkeyPatch) -> None:
