@@ -19,6 +19,7 @@ from hardpoint_sim.memory_map import SimMemoryMap
 from hardpoint_sim.profiles import find
 from hardpoint_sim.settings import read_settings
 from hardpoint_sim.torch_module import SimModule
+from hardpoint_sim.vendor import SimRuntime, limits_of
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 _INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "bool")
@@ -50,7 +51,7 @@ def build(options: Mapping[str, Any]) -> Backend:
         graphs=SimGraphs(engine),
         memory_map=SimMemoryMap(engine),
     )
-    return backend if profile is None else profile(backend, engine)
+    return backend if profile is None else profile(backend, SimRuntime(engine, limits_of(settings.profile)))
 
 
 CAPABILITIES = Capabilities(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from hardpoint.errors import DeviceError
 from hardpoint_sim.errors import DeviceMix
 from hardpoint_sim.poison import poison
 from hardpoint_sim.slot import DEVICE_TYPE
@@ -92,7 +93,13 @@ def _device_to_device(target: SimTensor, source: SimTensor) -> None:
     engine = source.engine
     if target.engine is not engine:
         raise DeviceMix("a copy between tensors of two simulators is not possible; go through the host")
-    work = _work("copy on the device", target.host, source.host, target, source)
+    if target.cell.layout != source.cell.layout:
+        raise DeviceError(
+            f"a copy between storages of two formats, {source.cell.layout} and {target.cell.layout}: cast one first"
+        )
+    whole = target.cell.layout is not None and target.shape == source.shape
+    ours, theirs = (target.cell.flat, source.cell.flat) if whole else (target.host, source.host)
+    work = _work("copy on the device", ours, theirs, target, source)
     stream = engine.current_stream(source.device.index)
     if target.device == source.device:
         engine.submit(stream, work)

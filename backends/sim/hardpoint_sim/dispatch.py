@@ -28,6 +28,8 @@ _EMPTY = {
     _aten.new_empty.default,
     _aten.new_empty_strided.default,
 }
+# Moving and clearing bytes needs no arithmetic in their type.
+_BYTES_ONLY = {_aten.clone.default, _aten.zero_.default, _aten.fill_.Scalar, _aten.fill_.Tensor, _aten.cat.default}
 _UNDEFERRED_NAMESPACES = {"c10d", "_c10d_functional"}
 
 
@@ -83,6 +85,8 @@ def compute(engine: Engine, index: int, func: Any, args: tuple[Any, ...], kwargs
     result, fresh = _results(engine, index, func, args, kwargs, shaped)
     if func in _EMPTY:
         return result
+    if engine.missing_dtypes and func not in _BYTES_ONLY:
+        _refuse_missing_dtypes(engine, func, [*fresh, *written])
     host_args, host_kwargs = to_host(args, kwargs)
     outputs = [tensor.host if tensor is not None else None for tensor in fresh]
 
@@ -103,6 +107,15 @@ def compute(engine: Engine, index: int, func: Any, args: tuple[Any, ...], kwargs
     )
     engine.submit(engine.current_stream(index), work)
     return result
+
+
+def _refuse_missing_dtypes(engine: Engine, func: Any, results: list[Any]) -> None:
+    for tensor in results:
+        name = "" if tensor is None else str(tensor.dtype).removeprefix("torch.")
+        if name in engine.missing_dtypes:
+            raise DeviceError(
+                f"{func}: the device has no arithmetic in {name}; compute on the host or in another dtype"
+            )
 
 
 def to_host(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

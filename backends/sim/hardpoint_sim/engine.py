@@ -63,6 +63,7 @@ class Engine:
         self.settings = settings
         self.rules = settings.rules
         self.lock = threading.RLock()
+        self.missing_dtypes: frozenset[str] = frozenset()  # names without arithmetic on these devices
         self.clock = 0.0
         self.submissions = 0
         self.scheduler = Scheduler(settings.seed, self.rules.adversarial, self._run_head)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hardpoint.launcher import BoundKernel, LaunchPlan, PythonLauncher
+from hardpoint.launcher.python_launcher import LaunchDevice
 from hardpoint_sim.device import SimDevice
 from hardpoint_sim.driver import Driver
 from hardpoint_sim.engine import Engine
@@ -19,14 +20,19 @@ from hardpoint_sim.engine import Engine
 
 @dataclass(frozen=True)
 class SimLauncher:
-    """Launches Python kernels on the devices of one engine. A kernel writes in place and returns nothing."""
+    """Launches Python kernels on the devices of one engine. A kernel writes in place and returns nothing.
+
+    Attributes:
+        device: guards the launches; a `SimDevice` if None.
+    """
 
     engine: Engine
+    device: LaunchDevice | None = None
     _rules: PythonLauncher = field(init=False, repr=False)
     _starters: dict[Callable[..., Any], Callable[..., None]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_rules", PythonLauncher(SimDevice(self.engine), self._capturing))
+        object.__setattr__(self, "_rules", PythonLauncher(self.device or SimDevice(self.engine), self._capturing))
 
     def bind(self, kernel: Any, *args: Any, **kwargs: Any) -> BoundKernel:
         return self._rules.bind(self._starter(kernel), *args, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -57,6 +57,7 @@ class Cell:
         name: for people, "" if it has none.
         mapped: False between unmap and map.
         freed: no tensor stands on it any more.
+        layout: how its elements are encoded if not as they are, see `hardpoint_sim.vendor.formats`.
     """
 
     flat: torch.Tensor
@@ -68,6 +69,7 @@ class Cell:
     mapped: bool = True
     freed: bool = False
     recorded: list[SimStream] = field(default_factory=list)
+    layout: Any = None
 
     def describe(self) -> str:
         name = f"'{self.name}', " if self.name else ""

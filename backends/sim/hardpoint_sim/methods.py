@@ -21,6 +21,11 @@ class SimStorage:
         self._block = tensor.block
         self.device = tensor.device
 
+    @property
+    def _cdata(self) -> int:
+        """Identity, as torch's own storages have it."""
+        return id(self._block)
+
     def data_ptr(self) -> int:
         return self._block.cell.address
 

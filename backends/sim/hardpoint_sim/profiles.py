@@ -1,8 +1,9 @@
 """``sim:NAME``: another accelerator's rules and limits laid over the simulator.
 
-A profile is one callable ``(backend, engine) -> backend``, registered by whoever knows that accelerator under the
-entry-point group ``hardpoint.sim_profiles``. It exchanges parts with ``dataclasses.replace`` (its own layout, rules,
-launch limits, capabilities), so that the accelerator's real backend code runs on simulated devices. The simulator
+A profile is one callable ``(backend, runtime) -> backend``, registered by whoever knows that accelerator under the
+entry-point group ``hardpoint.sim_profiles``. `runtime` is a `hardpoint_sim.vendor.SimRuntime`: the vendor's module as
+the simulator has it, with the limits that `hardpoint_sim.vendor.limits` states under NAME. The profile exchanges parts
+with ``dataclasses.replace``, so that the accelerator's real backend code runs on simulated devices. The simulator
 imports no backend, and no backend imports the simulator.
 """
 
@@ -29,5 +30,5 @@ def find(name: str) -> Profile:
         raise ValueError(f"the simulator has no profile '{name}' ({listed}); 'sim' alone needs none")
     profile = found[0].load()
     if not callable(profile):
-        raise ValueError(f"the profile '{name}' ({found[0].value}) has to be callable as (backend, engine)")
+        raise ValueError(f"the profile '{name}' ({found[0].value}) has to be callable as (backend, runtime)")
     return profile  # type: ignore[no-any-return]

@@ -2,5 +2,6 @@
 
 from hardpoint.graphs.no_graphs import NoGraphs
 from hardpoint.graphs.protocol import Graph, Graphs
+from hardpoint.graphs.runtime import CapturedGraph, GraphRuntime, RuntimeGraphs
 
-__all__ = ["Graph", "Graphs", "NoGraphs"]
+__all__ = ["CapturedGraph", "Graph", "GraphRuntime", "Graphs", "NoGraphs", "RuntimeGraphs"]
