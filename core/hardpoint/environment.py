@@ -15,6 +15,8 @@ PLUGINS = "HARDPOINT_PLUGINS"
 TRACE = "HARDPOINT_TRACE"
 PROBE_DEADLINE = "HARDPOINT_PROBE_DEADLINE"
 IN_TRIAL = "HARDPOINT_IN_TRIAL"
+CONTROL_TOKEN = "HARDPOINT_CONTROL_TOKEN"
+CONTROL_TOKEN_FILE = "HARDPOINT_CONTROL_TOKEN_FILE"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("HARDPOINT_SIM_MEMORY", "bytes of memory of one simulated device", "1 GiB"),
     Variable("HARDPOINT_SIM_SEED", "order of simulated streams: 0 last first, another number at random from it", "0"),
     Variable("HARDPOINT_TORCH_PIP_ARGS", "extra pip arguments with which make installs torch", "none", hand_on=False),
+    Variable(CONTROL_TOKEN_FILE, "file with the token of control endpoints", "unset: loopback only"),
+    # Not handed on: what is handed on ends in Ray's runtime environments and its dashboard.
+    Variable(CONTROL_TOKEN, "that token itself; the file is better", "unset", hand_on=False),
     Variable(IN_TRIAL, "set by hardpoint in the child process that tries a new plugin", "unset", hand_on=False),
 )
 _BY_NAME = {variable.name: variable for variable in VARIABLES}
