@@ -106,6 +106,19 @@ def case_digests_cross_chunks(device: str) -> None:
         assert torch.equal(sums.cpu(), digest_sums(parts, nbytes, factors)), over
 
 
+def case_digests_of_long_boxes(device: str) -> None:
+    """Whole chunks, four at once and one by one, with ends; and long runs with gaps between them in storage."""
+    factors = multipliers(torch.device(device))
+    large = random_bits((5 * CHUNK_WORDS * 4 + 1000,), torch.uint8, device)
+    wide = random_bits((20, 36000), torch.int16, device)[:, :35000]
+    middle = random_bits((30, 30000), torch.int16, device)[:, :28808]
+    for parts in ([(64, large)], [(128, wide)], [(0, middle)]):
+        nbytes = parts[0][0] + parts[0][1].numel() * parts[0][1].element_size()
+        sums = torch.zeros(sums_length(nbytes), dtype=torch.int64, device=device)
+        _by_kernel(parts, sums, nbytes)
+        assert torch.equal(sums.cpu(), digest_sums(parts, nbytes, factors)), parts[0][1].shape
+
+
 def case_a_moved_value_changes_the_digest(device: str) -> None:
     nbytes = 4096
     values = random_bits((64, 32), torch.int16, device)
@@ -138,6 +151,7 @@ CASES: tuple[Callable[[str], None], ...] = (
     case_layouts_of_experts_there_and_back,
     case_digests_are_those_of_the_packed_bucket,
     case_digests_cross_chunks,
+    case_digests_of_long_boxes,
     case_a_moved_value_changes_the_digest,
     case_boxes_that_do_not_fit_are_refused,
 )

@@ -1,7 +1,6 @@
-"""Kernels that copy boxes. A few programs go over the tiles of many walks; `calls.py` says what they promise.
+"""Kernels that copy boxes. Programs go over the tiles of many walks; `calls.py` says what they promise.
 
-Row of a table, int64: 0 source address, 1 target address, 2..4 inner sizes, 5..8 source strides, 9..12 target strides,
-13 units, 14 first tile. Strides and sizes are units, outermost first; sizes[0] follows from the others.
+A table has 16 int64 columns and a row for each walk; `table.py` says what is in them.
 """
 
 from __future__ import annotations
@@ -22,39 +21,53 @@ def _word(address, UNIT: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _place(unit, row, first):  # type: ignore[no-untyped-def]
-    """Offset in units of the walk's unit number `unit`, by the strides from column `first` on."""
-    n1, n2, n3 = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
-    i3 = unit % n3
-    rest = unit // n3
-    i2 = rest % n2
-    rest = rest // n2
+def _row_start(number, row, first):  # type: ignore[no-untyped-def]
+    """Offset in units of the runs `number` (int32) of a walk, by the strides from column `first` on."""
+    n1, n2 = tl.load(row + 2).to(tl.int32), tl.load(row + 3).to(tl.int32)
+    i2 = number % n2
+    rest = number // n2
     i1 = rest % n1
     i0 = rest // n1
-    outer = i0 * tl.load(row + first) + i1 * tl.load(row + first + 1)
-    return outer + i2 * tl.load(row + first + 2) + i3 * tl.load(row + first + 3)
+    return i0 * tl.load(row + first) + i1 * tl.load(row + first + 1) + i2 * tl.load(row + first + 2)
 
 
 @triton.jit(do_not_specialize=["tiles"])  # type: ignore[untyped-decorator]
-def copy_rows(table, walk_of, tiles, UNIT: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Copy BLOCK units a tile. DENSE: every walk is one range on both sides."""
+def copy_dense(table, walk_of, tiles, UNIT: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Copy BLOCK units a tile, of walks that are one range on both sides."""
     WORDS: tl.constexpr = UNIT // 4 if UNIT >= 4 else 1
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         row = table + tl.load(walk_of + tile).to(tl.int64) * 16
         source = _word(tl.load(row), UNIT)
         target = _word(tl.load(row + 1), UNIT)
-        units = tl.load(row + 13)
-        begin = (tile - tl.load(row + 14)) * BLOCK
-        if DENSE:
-            word = begin * WORDS + tl.arange(0, BLOCK * WORDS)
-            inside = word < units * WORDS
-            tl.store(target + word, tl.load(source + word, mask=inside), mask=inside)
+        word = (tile - tl.load(row + 14)) * (BLOCK * WORDS) + tl.arange(0, BLOCK * WORDS)
+        inside = word < tl.load(row + 4) * WORDS
+        tl.store(target + word, tl.load(source + word, mask=inside), mask=inside)
+
+
+@triton.jit(do_not_specialize=["tiles"])  # type: ignore[untyped-decorator]
+def copy_rows(  # type: ignore[no-untyped-def]
+    table, walk_of, tiles, UNIT: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Copy ROWS runs of COLUMNS units a tile. INNER: the units of a run lie side by side on both sides."""
+    WORDS: tl.constexpr = UNIT // 4 if UNIT >= 4 else 1
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        row = table + tl.load(walk_of + tile).to(tl.int64) * 16
+        source = _word(tl.load(row), UNIT)
+        target = _word(tl.load(row + 1), UNIT)
+        local = (tile - tl.load(row + 14)).to(tl.int32)
+        across = tl.load(row + 15).to(tl.int32)
+        number = (local // across) * ROWS + tl.arange(0, ROWS)
+        word = (local % across) * (COLUMNS * WORDS) + tl.arange(0, COLUMNS * WORDS)
+        inside = (number < tl.load(row + 13).to(tl.int32))[:, None] & (word < tl.load(row + 4) * WORDS)[None, :]
+        ours = (_row_start(number, row, 5) * WORDS)[:, None]
+        theirs = (_row_start(number, row, 9) * WORDS)[:, None]
+        if INNER:
+            ours += word[None, :]
+            theirs += word[None, :]
         else:
-            unit = begin + tl.arange(0, BLOCK)
-            there = tl.arange(0, WORDS)[None, :]
-            inside = (unit < units)[:, None] & (there >= 0)
-            value = tl.load(source + (_place(unit, row, 5) * WORDS)[:, None] + there, mask=inside)
-            tl.store(target + (_place(unit, row, 9) * WORDS)[:, None] + there, value, mask=inside)
+            ours += (word // WORDS * tl.load(row + 8) * WORDS + word % WORDS)[None, :]
+            theirs += (word // WORDS * tl.load(row + 12) * WORDS + word % WORDS)[None, :]
+        tl.store(target + theirs, tl.load(source + ours, mask=inside), mask=inside)
 
 
 @triton.jit(do_not_specialize=["tiles"])  # type: ignore[untyped-decorator]
@@ -71,19 +84,17 @@ def copy_turned(  # type: ignore[no-untyped-def]
 ):
     """Transpose tiles of ROWS x COLUMNS elements: columns run along the source's storage, rows along the target's.
 
-    Row of the table: 0 source, 1 target, 2 rows, 3 columns, 4 inner batch size, 5..8 source strides of (batch, inner
-    batch, row, column), 9..12 target strides, 13 tiles along the rows, 14 first tile, 15 tiles along the columns.
     SOURCE_UNIT, TARGET_UNIT: the source's column stride, the target's row stride, is 1. VECTOR: what divides all other
     strides, sizes and addresses, in elements.
     """
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         at = table + tl.load(walk_of + tile).to(tl.int64) * 16
-        down, across = tl.load(at + 13), tl.load(at + 15)
-        local = tile - tl.load(at + 14)
+        down, across = tl.load(at + 13).to(tl.int32), tl.load(at + 15).to(tl.int32)
+        local = (tile - tl.load(at + 14)).to(tl.int32)
         column = local % across
         row = (local // across) % down
         batch = local // (across * down)
-        inner = tl.load(at + 4)
+        inner = tl.load(at + 4).to(tl.int32)
         outer, inner_at = batch // inner, batch % inner
         source = tl.load(at) + ITEM * (outer * tl.load(at + 5) + inner_at * tl.load(at + 6))
         target = tl.load(at + 1) + ITEM * (outer * tl.load(at + 9) + inner_at * tl.load(at + 10))

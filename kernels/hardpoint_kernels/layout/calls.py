@@ -2,9 +2,9 @@
 
 Contracts. `copy_calls`: after all calls have run, every bit of every source is in its target and nothing else has
 changed; sources and targets have one shape, one integer dtype (1, 2, 4 or 8 bytes) and one device, and no target
-overlaps another box. `digest_calls`: after all calls have run, `sums` has grown by what the boxes contribute to the
-digest of `reference.digest_sums`; running them twice adds twice. Both read addresses when they are made: the
-tensors must stay alive and in place; a `Call` keeps them alive.
+overlaps another box. `digest_calls`: after all calls have run, `sums` has grown by what the boxes contribute to
+`reference.digest_sums`; running them twice adds twice. Both read addresses when they are made: tensors must stay alive
+and in place; a `Call` keeps them alive.
 
 Floors: a copy moves each byte twice through device memory, a digest once. `programs` bounds how many multiprocessors a
 call takes, so that a collective beside it keeps the rest.
@@ -12,22 +12,39 @@ call takes, so that a collective beside it keeps the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import torch
 
-from hardpoint_kernels.layout._copy_kernel import copy_rows, copy_turned
-from hardpoint_kernels.layout._digest_kernel import digest_rows
-from hardpoint_kernels.layout.box import DIMENSIONS, Walk, copy_walks, read_walks
+from hardpoint_kernels.layout._copy_kernel import copy_dense, copy_rows, copy_turned
+from hardpoint_kernels.layout._digest_kernel import digest_chunks, digest_rows
+from hardpoint_kernels.layout.box import WIDEST, Walk, copy_walks, read_walks
+from hardpoint_kernels.layout.table import Turned, run_row, tables
 
 CHUNK_BITS = 18  # words of a chunk, as a power of two
-_COLUMNS = 16
-_TILE_BYTES = 32768
-_DIGEST_WORDS = 4096
-_TURNED = (64, 64)  # elements along the target's storage and along the source's
+_CHUNK_BYTES = 4 << CHUNK_BITS
+_LONG_RUN = 1 << 16  # bytes from which a run is a walk of its own
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of tiles, and warps. Measured by benchmarks/weight_sync.py; any powers of two give right results."""
+
+    dense_bytes: int = 32768
+    dense_warps: int = 8
+    run_bytes: int = 16384
+    run_warps: int = 8
+    turned: tuple[int, int, int] = (64, 64, 4)  # elements along the target, along the source, warps
+    digest_bytes: int = 16384
+    digest_warps: int = 8
+    chunk_words: int = 1024
+    chunk_split: int = 4
+
+
+SHAPES = Shapes()
 
 
 @dataclass(frozen=True)
@@ -45,34 +62,46 @@ class Call:
         self.kernel[self.grid](*self.args, **self.constants)
 
 
-def copy_calls(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], *, programs: int) -> list[Call]:
+def copy_calls(
+    pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], *, programs: int, shapes: Shapes = SHAPES
+) -> list[Call]:
     """Launches that copy every ``(target, source)``.
 
     Raises:
         ValueError: shapes, dtypes or devices of a pair differ, or a dtype is not an integer.
     """
     kept = tuple(tensor for pair in pairs for tensor in pair)
-    rows: list[Walk] = []
-    turned: list[Walk] = []
+    dense: list[Walk] = []
+    runs: list[Walk] = []
+    turned: list[Turned] = []
     for target, source in zip(kept[::2], kept[1::2], strict=True):
         _check(target, source)
         for walk in copy_walks(target, source):
-            (turned if _is_turned(walk) else rows).append(walk)
+            if walk.dense:
+                dense.append(walk)
+            elif (one := _turned(walk)) is not None:
+                turned.append(one)
+            else:
+                runs.append(walk)
     if not kept:
         return []
     device = kept[0].device
     calls = []
-    for (unit, dense), walks in _grouped(rows, lambda walk: (walk.unit, walk.dense)):
-        block = _TILE_BYTES // max(unit, 8) // (1 if dense else 2)
-        tables = _tables([(_row(walk), -(-walk.units // block)) for walk in walks], device)
-        constants = {"UNIT": unit, "DENSE": dense, "BLOCK": block, "num_warps": 8}
-        calls.append(Call(copy_rows, tables, constants, (min(programs, tables[2]),), kept))
-    for key, walks in _grouped([_Turned.of(walk) for walk in turned], lambda one: one.form):
-        item, source_unit, target_unit, vector = key
-        tables = _tables([one.row() for one in walks], device)
+    for (unit,), walks in _grouped(dense, lambda walk: (walk.unit,)):
+        block = shapes.dense_bytes // max(unit, 8)
+        made = tables([run_row(walk, 1, block) for walk in walks], device)
+        constants = {"UNIT": unit, "BLOCK": block, "num_warps": shapes.dense_warps}
+        calls.append(Call(copy_dense, made, constants, (min(programs, made[2]),), kept))
+    for (unit, inner, rows, columns), walks in _grouped(runs, lambda walk: _run_form(walk, shapes.run_bytes)):
+        made = tables([run_row(walk, rows, columns) for walk in walks], device)
+        constants = {"UNIT": unit, "INNER": inner, "ROWS": rows, "COLUMNS": columns, "num_warps": shapes.run_warps}
+        calls.append(Call(copy_rows, made, constants, (min(programs, made[2]),), kept))
+    high, wide, warps = shapes.turned
+    for (item, source_unit, target_unit, vector), ones in _grouped(turned, lambda one: one.form):
+        made = tables([one.table_row(high, wide) for one in ones], device)
         constants = {"ITEM": item, "SOURCE_UNIT": source_unit, "TARGET_UNIT": target_unit, "VECTOR": vector}
-        constants |= {"ROWS": _TURNED[0], "COLUMNS": _TURNED[1], "num_warps": 4}
-        calls.append(Call(copy_turned, tables, constants, (min(2 * programs, tables[2]),), kept))
+        constants |= {"ROWS": high, "COLUMNS": wide, "num_warps": warps}
+        calls.append(Call(copy_turned, made, constants, (min(4 * programs, made[2]),), kept))
     return calls
 
 
@@ -83,26 +112,38 @@ def digest_calls(
     multipliers: torch.Tensor,
     *,
     programs: int,
+    shapes: Shapes = SHAPES,
 ) -> list[Call]:
     """Launches that add what `boxes`, ``(byte in the bucket, view)``, contribute to `sums` of a bucket of `nbytes`.
 
     Raises:
-        ValueError: a box does not begin at a whole word of the bucket.
+        ValueError: a box is not of an integer dtype, or does not begin at a whole word of the bucket.
     """
-    walks = []
+    kept = tuple(box for _, box in boxes)
+    groups: dict[int, list[tuple[int, int]]] = {4: [], 1: []}  # chunks at once -> address and number of the first
+    runs: list[Walk] = []
     for at, box in boxes:
         if at % 4 or box.dtype.is_floating_point:
             raise ValueError(f"a box must be of an integer dtype and begin at a multiple of 4, found {box.dtype}, {at}")
-        walks += list(read_walks(at, box))
+        for walk in read_walks(at, box):
+            for one in _long_runs(walk):
+                runs += _chunks(one, groups) if one.dense and one.unit == WIDEST else [one]
     calls = []
-    whole, last = nbytes // 4, sums.numel() - 1
-    for (unit, dense), of in _grouped(walks, lambda walk: (walk.unit, walk.dense)):
-        block = _DIGEST_WORDS // max(1, unit // 4)
-        tables = _tables([(_row(walk), -(-walk.units // block)) for walk in of], sums.device)
-        constants = {"UNIT": unit, "DENSE": dense, "CHUNK": CHUNK_BITS, "BLOCK": block, "num_warps": 4}
-        args = (*tables, multipliers, sums, whole, last)
-        kept = tuple(box for _, box in boxes)
-        calls.append(Call(digest_rows, args, constants, (min(programs, tables[2]),), kept))
+    for count, found in groups.items():
+        if found:
+            tiles = len(found) * shapes.chunk_split
+            made = torch.tensor(found, dtype=torch.int64).to(sums.device)
+            constants = {"CHUNK": CHUNK_BITS, "GROUP": count, "SPLIT": shapes.chunk_split}
+            constants |= {"BLOCK": shapes.chunk_words, "num_warps": 4}
+            calls.append(
+                Call(digest_chunks, (made, tiles, multipliers, sums), constants, (min(2 * programs, tiles),), kept)
+            )
+    for (unit, inner, rows, columns), walks in _grouped(runs, lambda walk: _run_form(walk, shapes.digest_bytes)):
+        table, walk_of, tiles = tables([run_row(walk, rows, columns) for walk in walks], sums.device)
+        args = (table, walk_of, tiles, multipliers, sums, nbytes // 4, sums.numel() - 1)
+        constants = {"UNIT": unit, "INNER": inner, "CHUNK": CHUNK_BITS, "ROWS": rows, "COLUMNS": columns}
+        constants |= {"num_warps": shapes.digest_warps}
+        calls.append(Call(digest_rows, args, constants, (min(2 * programs, tiles),), kept))
     return calls
 
 
@@ -120,74 +161,65 @@ def _grouped(items: Sequence[Any], key: Callable[[Any], tuple[Any, ...]]) -> Ite
     return [(form, list(group)) for form, group in groupby(sorted(items, key=key), key)]
 
 
-def _is_turned(walk: Walk) -> bool:
-    """Whether the two storages run along different dimensions, both long enough to be worth tiles."""
-    row, column = _axes(walk)
-    return row != column and walk.sizes[row] >= 8 and walk.sizes[column] >= 8
-
-
-def _axes(walk: Walk) -> tuple[int, int]:
-    """The dimension with the target's smallest stride, and with the source's."""
+def _turned(walk: Walk) -> Turned | None:
+    """The walk as tiles, if the storages run along different dimensions, both long enough to be worth it."""
     dims = range(len(walk.sizes))
-    return min(dims, key=lambda d: walk.target_strides[d]), min(dims, key=lambda d: walk.source_strides[d])
+    row = min(dims, key=lambda dim: walk.target_strides[dim])
+    column = min(dims, key=lambda dim: walk.source_strides[dim])
+    if row == column or walk.sizes[row] < 8 or walk.sizes[column] < 8:
+        return None
+    return Turned(walk, row, column)
 
 
-def _row(walk: Walk) -> list[int]:
-    lack = DIMENSIONS - len(walk.sizes)
-    sizes = (*(1,) * lack, *walk.sizes)
-    strides = (*(0,) * lack, *walk.source_strides, *(0,) * lack, *walk.target_strides)
-    return [walk.source, walk.target, *sizes[1:], *strides, walk.units]
+def _run_form(walk: Walk, tile_bytes: int) -> tuple[int, bool, int, int]:
+    """Unit, whether runs are dense, and a tile's runs and units of each: as wide as leaves few units outside."""
+    most = tile_bytes // max(walk.unit, 4)
+    length = walk.sizes[-1]
+    widths = sorted({min(most, width) for width in (16, 64, 256, most)})
+    least = min(-(-length // width) * width for width in widths)
+    columns = max(width for width in widths if -(-length // width) * width <= 1.1 * least)
+    rows = most // columns
+    while (
+        rows > 1 and rows * length * walk.unit > _CHUNK_BYTES // 2
+    ):  # a tile is digested as part of two chunks at most
+        rows //= 2
+    return walk.unit, walk.source_strides[-1] == 1 and walk.target_strides[-1] == 1, rows, columns
 
 
-@dataclass(frozen=True)
-class _Turned:
-    walk: Walk
-    row_axis: int
-    column_axis: int
-
-    @classmethod
-    def of(cls, walk: Walk) -> _Turned:
-        return cls(walk, *_axes(walk))
-
-    @property
-    def form(self) -> tuple[int, bool, bool, int]:
-        walk, row, column = self.walk, self.row_axis, self.column_axis
-        source_unit, target_unit = walk.source_strides[column] == 1, walk.target_strides[row] == 1
-        numbers = [
-            *(stride for dim, stride in enumerate(walk.source_strides) if dim != column or not source_unit),
-            *(stride for dim, stride in enumerate(walk.target_strides) if dim != row or not target_unit),
-            walk.sizes[row],
-            walk.sizes[column],
+def _long_runs(walk: Walk) -> Iterator[Walk]:
+    """Runs that are long enough one by one: a tile of several would be wider than a chunk."""
+    length = walk.sizes[-1] * walk.unit
+    if walk.dense or length < _LONG_RUN:
+        yield walk
+        return
+    one = walk._replace(
+        sizes=walk.sizes[-1:], source_strides=walk.source_strides[-1:], target_strides=walk.target_strides[-1:]
+    )
+    starts = [(walk.source, walk.target)]
+    for size, ours, theirs in zip(walk.sizes[:-1], walk.source_strides, walk.target_strides, strict=False):
+        starts = [
+            (source + i * ours * walk.unit, target + i * theirs * walk.unit)
+            for source, target in starts
+            for i in range(size)
         ]
-        vector = max(1, 16 // walk.unit)
-        while any(number % vector for number in numbers) or (walk.source | walk.target) % (vector * walk.unit):
-            vector //= 2
-        return walk.unit, source_unit, target_unit, vector
-
-    def row(self) -> tuple[list[int], int]:
-        walk, row, column = self.walk, self.row_axis, self.column_axis
-        batch = [dim for dim in range(len(walk.sizes)) if dim not in (row, column)]
-        sizes = [1] * (2 - len(batch)) + [walk.sizes[dim] for dim in batch]
-
-        def strides(of: tuple[int, ...]) -> list[int]:
-            return [0] * (2 - len(batch)) + [of[dim] for dim in (*batch, row, column)]
-
-        down, across = -(-walk.sizes[row] // _TURNED[0]), -(-walk.sizes[column] // _TURNED[1])
-        head = [walk.source, walk.target, walk.sizes[row], walk.sizes[column], sizes[1]]
-        return [*head, *strides(walk.source_strides), *strides(walk.target_strides), down, -1, across], (
-            down * across * sizes[0] * sizes[1]
-        )
+    for source, target in starts:
+        yield one._replace(source=source, target=target)
 
 
-def _tables(rows: Sequence[tuple[list[int], int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """The table, the walk of each tile, and the number of tiles."""
-    values: list[list[int]] = []
-    first = 0
-    for row, tiles in rows:
-        filled = row + [0] * (_COLUMNS - len(row))
-        filled[14] = first
-        values.append(filled)
-        first += tiles
-    counts = torch.tensor([tiles for _, tiles in rows])
-    walk_of = torch.repeat_interleave(torch.arange(len(rows), dtype=torch.int32), counts)
-    return torch.tensor(values, dtype=torch.int64).to(device), walk_of.to(device), first
+def _chunks(walk: Walk, groups: dict[int, list[tuple[int, int]]]) -> list[Walk]:
+    """Put whole chunks of a dense walk into `groups`; what is left at its ends."""
+    end = walk.target + walk.units * WIDEST
+    first, last = -(-walk.target // _CHUNK_BYTES), end // _CHUNK_BYTES
+    if last <= first:
+        return [walk]
+    chunk = first
+    while chunk < last:
+        count = 4 if last - chunk >= 4 else 1
+        groups[count].append((walk.source + chunk * _CHUNK_BYTES - walk.target, chunk))
+        chunk += count
+    found = []
+    for start, stop in ((walk.target, first * _CHUNK_BYTES), (last * _CHUNK_BYTES, end)):
+        if stop > start:
+            source = walk.source + start - walk.target
+            found.append(walk._replace(source=source, target=start, sizes=((stop - start) // WIDEST,)))
+    return found

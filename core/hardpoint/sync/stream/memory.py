@@ -1,12 +1,13 @@
-"""Memory that a stream works in: slots on the device, taken in turn, and host memory that the device can write to."""
+"""Memory that a stream works in: a ring on the device, and host memory that the device can write to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from hardpoint.device import Device, Event, Stream
+from hardpoint.sync.buckets import ALIGNMENT
 
 
 def host_memory(nbytes: int, device: torch.device) -> torch.Tensor:
@@ -16,32 +17,61 @@ def host_memory(nbytes: int, device: torch.device) -> torch.Tensor:
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=pinned)
 
 
-class Slots:
-    """Buffers of `nbytes` each, used in turn; a user says after which work its slot is free again."""
+class Ring:
+    """One buffer that messages take their places in, one after the other, around and around.
 
-    def __init__(self, count: int, nbytes: int, device: Device, index: int) -> None:
-        where = device.torch_device(index)
+    Places are given once, when a stream is bound; `wait` and `busy` keep order at every run. Messages are let go in the
+    order in which they came, so that the latest of those whose place is taken is all that has to be waited for.
+
+    Args:
+        sizes: bytes of each message, in order.
+        nbytes: of the buffer, at most; it is no larger than all messages and no smaller than the largest.
+    """
+
+    def __init__(self, sizes: Sequence[int], nbytes: int, device: Device, index: int) -> None:
+        aligned = [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes]
+        total = min(sum(aligned), max([nbytes, *aligned]))
         # Zeros: what lies between boxes travels too, and must be nobody's memory.
-        self._buffers = [torch.zeros(nbytes, dtype=torch.uint8, device=where) for _ in range(count if nbytes else 0)]
-        self._busy: list[tuple[Event, ...]] = [() for _ in self._buffers]
+        self._buffer = torch.zeros(total, dtype=torch.uint8, device=device.torch_device(index))
+        self._places: list[tuple[int, int]] = []
+        self._before: list[int | None] = []
+        at = 0
+        for size in aligned:
+            at = 0 if at + size > total else at
+            place = (at, at + size)
+            self._before.append(_latest(self._places, place))
+            self._places.append(place)
+            at += size
+        self._sizes = tuple(sizes)
+        self._busy: dict[int, tuple[Event, ...]] = {}
 
-    def __len__(self) -> int:
-        return len(self._buffers)
+    def place(self, turn: int) -> torch.Tensor:
+        """Where message number `turn` lies, flat uint8."""
+        start, _ = self._places[turn]
+        return self._buffer[start : start + self._sizes[turn]]
 
-    def buffer(self, turn: int) -> torch.Tensor:
-        """The slot of turn number `turn`."""
-        return self._buffers[turn % len(self._buffers)]
+    def start(self) -> None:
+        """A new run; the one before has ended."""
+        self._busy.clear()
 
     def wait(self, turn: int, stream: Stream) -> None:
-        """Have `stream` wait until whoever had the slot before is done with it."""
-        for event in self._busy[turn % len(self._buffers)]:
+        """Have `stream` wait until whoever had the place before is done with it."""
+        before = self._before[turn]
+        for event in self._busy.get(before, ()) if before is not None else ():
             stream.wait_event(event)
 
     def busy(self, turn: int, until: Iterable[Event]) -> None:
-        """The slot is free again after all of `until`."""
-        self._busy[turn % len(self._buffers)] = tuple(until)
+        """The place is free again after all of `until`."""
+        self._busy[turn] = tuple(until)
 
     @property
     def nbytes(self) -> int:
-        """Of all slots."""
-        return sum(buffer.nbytes for buffer in self._buffers)
+        return self._buffer.nbytes
+
+
+def _latest(places: Sequence[tuple[int, int]], wanted: tuple[int, int]) -> int | None:
+    start, stop = wanted
+    for turn in range(len(places) - 1, -1, -1):
+        if places[turn][0] < stop and places[turn][1] > start:
+            return turn
+    return None

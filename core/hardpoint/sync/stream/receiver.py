@@ -14,11 +14,12 @@ import torch
 from hardpoint.device import Device, Event
 from hardpoint.errors import SyncError
 from hardpoint.sync.plan import Landing, Move, Storages, SyncPlan
+from hardpoint.sync.stream.audiences import audiences_of
 from hardpoint.sync.stream.boxes import BoxKernels, Launch, TorchBoxes
 from hardpoint.sync.stream.cuts import DIRECT_BYTES, Cut, cuts_of
 from hardpoint.sync.stream.lanes import Lanes, seconds_left
-from hardpoint.sync.stream.link import Audience, Link
-from hardpoint.sync.stream.memory import Slots
+from hardpoint.sync.stream.link import Link
+from hardpoint.sync.stream.memory import Ring
 from hardpoint.sync.stream.ranges import in_buffer, one_range
 from hardpoint.sync.stream.sender import OnBucket
 from hardpoint.sync.stream.stamp import STAMP_BYTES, check_stamp
@@ -60,24 +61,25 @@ class StreamReceiver:
         *,
         index: int = 0,
         kernels: BoxKernels | None = None,
-        slots: int = 2,
+        buffer_bytes: int | None = None,
         least: int = DIRECT_BYTES,
         digests: bool = True,
     ) -> None:
         self._plan, self._rank, self._link, self._device, self._index = plan, rank, link, device, index
         self._kernels = kernels or TorchBoxes()
-        self._count, self._least, self._verified = slots, least, digests
+        self._room = 2 * plan.bucket_bytes if buffer_bytes is None else buffer_bytes
+        self._least, self._verified = least, digests
         self._lanes = Lanes(device, index, "wire", "land", "digest")
         self._buckets = plan.buckets_for(rank)
         self._target: Storages | None = None
-        self._slots: Slots | None = None
+        self._ring: Ring | None = None
         self._sums: Sums | None = None
         self._in: list[list[_In]] = []
 
     @property
     def buffer_bytes(self) -> int:
         """Memory on the device above the storages."""
-        return self._slots.nbytes if self._slots is not None else 0
+        return self._ring.nbytes if self._ring is not None else 0
 
     def prepare(self, target: Storages) -> None:
         """Bind the storages that the next updates land in: live ones, or a second copy."""
@@ -89,7 +91,7 @@ class StreamReceiver:
             self._sums = Sums(repeats, where) if self._verified else None
             found = [[self._places(cut, target) for cut in cuts_of(bucket, self._least)] for bucket in self._buckets]
             buffered = [cut.nbytes for of in found for cut, _, whole in of if whole is None]
-            self._slots = Slots(self._count, max(buffered, default=0), self._device, self._index)
+            self._ring = Ring(buffered, self._room, self._device, self._index)
             turn = 0
             self._in = []
             for (bucket, count), of in zip(repeats, found, strict=True):
@@ -121,7 +123,7 @@ class StreamReceiver:
             CommunicatorError: a rank did not come; it is named. The link cannot be used again.
             SyncError: nothing was prepared, the bytes are of another update, or the deadline passed.
         """
-        if self._slots is None:
+        if self._ring is None:
             raise SyncError("Nowhere to receive: call prepare with the storages first.")
         until = time.monotonic() + deadline
         stamps: list[torch.Tensor] = []
@@ -146,25 +148,23 @@ class StreamReceiver:
         on_bucket: OnBucket | None,
         stamps: list[torch.Tensor],
     ) -> None:
-        assert self._slots is not None
-        lanes, slots, link = self._lanes, self._slots, self._link
+        assert self._ring is not None
+        lanes, ring, link = self._lanes, self._ring, self._link
         lanes.follow_caller()
-        if keeper is not None:
-            keeper.begin()
+        ring.start()
         if self._sums is not None:
             with lanes.on("digest"):
                 self._sums.clear()
-        greeted: set[Audience] = set()
+        stamps += self._greet(stamp, until, in_place)
+        if keeper is not None:
+            keeper.begin()  # after the stamps: their way to the host would be behind all that it keeps
         for bucket, ins in zip(self._buckets, self._in, strict=True):
             audience = self._plan.audience(bucket)
-            if audience not in greeted:
-                greeted.add(audience)
-                stamps.append(self._greet(audience, stamp, until, in_place))
             for one in ins:
                 before = [keeper.kept(number) for number in one.parameters] if keeper is not None else []
                 with lanes.on("wire") as stream:
                     if one.land is not None:
-                        slots.wait(one.turn, stream)
+                        ring.wait(one.turn, stream)
                     else:
                         for event in before:
                             stream.wait_event(event)
@@ -176,7 +176,7 @@ class StreamReceiver:
                             stream.wait_event(event)
                         one.land()
                         landed = lanes.mark()
-                    slots.busy(one.turn, (landed,))
+                    ring.busy(one.turn, (landed,))
                 if one.digests:
                     with lanes.on("digest") as stream:
                         stream.wait_event(landed)
@@ -189,14 +189,18 @@ class StreamReceiver:
                 self._sums.fetch()
         lanes.lead_caller()
 
-    def _greet(self, audience: Audience, stamp: bytes, until: float, in_place: bool) -> torch.Tensor:
+    def _greet(self, stamp: bytes, until: float, in_place: bool) -> list[torch.Tensor]:
+        mine = [audience for audience in audiences_of(self._plan) if self._rank in audience]
+        where = self._device.torch_device(self._index)
+        found = [torch.empty(STAMP_BYTES, dtype=torch.uint8, device=where) for _ in mine]
         with self._lanes.on("wire"):
-            found = torch.empty(STAMP_BYTES, dtype=torch.uint8, device=self._device.torch_device(self._index))
-            self._link.receive(found, audience, seconds_left(until))
+            for audience, one in zip(mine, found, strict=True):
+                self._link.receive(one, audience, seconds_left(until))
             here = self._lanes.mark()
         if in_place:
             self._lanes.settle(here, self._link, until, f"Receiving the stamp at rank {self._rank}")
-            check_stamp(found, stamp, self._rank)
+            for one in found:
+                check_stamp(one, stamp, self._rank)
         return found
 
     def _places(
@@ -223,10 +227,10 @@ class StreamReceiver:
         nbytes: int,
         repeats: int,
     ) -> _In:
-        assert self._slots is not None
+        assert self._ring is not None
         payload, land = whole, None
         if payload is None:
-            payload = self._slots.buffer(turn)[: cut.nbytes]
+            payload = self._ring.place(turn)
             pairs = {}  # a box that lands once is in every list
             for boxes in lists:
                 for at, box in boxes:

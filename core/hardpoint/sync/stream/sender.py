@@ -15,13 +15,14 @@ import torch
 from hardpoint.device import Device
 from hardpoint.errors import SyncError
 from hardpoint.sync.plan import Bucket, Sources, SyncPlan
+from hardpoint.sync.stream.audiences import audiences_of
 from hardpoint.sync.stream.boxes import BoxKernels, Launch, TorchBoxes
 from hardpoint.sync.stream.cuts import DIRECT_BYTES, Cut, cuts_of
 from hardpoint.sync.stream.lanes import Lanes, seconds_left
-from hardpoint.sync.stream.link import Audience, Link
-from hardpoint.sync.stream.memory import Slots
+from hardpoint.sync.stream.link import Link
+from hardpoint.sync.stream.memory import Ring, host_memory
 from hardpoint.sync.stream.ranges import in_buffer, one_range
-from hardpoint.sync.stream.stamp import stamp_tensor
+from hardpoint.sync.stream.stamp import STAMP_BYTES, stamp_tensor
 from hardpoint.sync.stream.sums import Sums
 
 OnBucket = Callable[[Bucket], None]
@@ -43,7 +44,7 @@ class StreamSender:
     Args:
         device: the trainer's; its tensors are on number `index` of it.
         kernels: of the backend; `TorchBoxes` works everywhere.
-        slots: bucket buffers, at least 2 for packing beside the wire.
+        buffer_bytes: for messages that have to be packed, at most; at least two buckets, for packing beside the wire.
         least: see `DIRECT_BYTES`; the same on every rank.
         digests: False to send unverified, as mode off does.
     """
@@ -56,24 +57,26 @@ class StreamSender:
         *,
         index: int = 0,
         kernels: BoxKernels | None = None,
-        slots: int = 2,
+        buffer_bytes: int | None = None,
         least: int = DIRECT_BYTES,
         digests: bool = True,
     ) -> None:
         self._plan, self._link, self._device, self._index = plan, link, device, index
         self._kernels = kernels or TorchBoxes()
-        self._count, self._least = slots, least
+        self._room = 2 * plan.bucket_bytes if buffer_bytes is None else buffer_bytes
+        self._least = least
         self._lanes = Lanes(device, index, "pack", "wire", "digest")
         where = device.torch_device(index)
         self._sums = Sums(((bucket, 1) for bucket in plan.buckets), where) if digests else None
         self._sources: Sources | None = None
-        self._slots: Slots | None = None
+        self._ring: Ring | None = None
+        self._stamp = _stamp_pair(where)
         self._out: list[list[_Out]] = []
 
     @property
     def buffer_bytes(self) -> int:
         """Memory on the device above the weights."""
-        return self._slots.nbytes if self._slots is not None else 0
+        return self._ring.nbytes if self._ring is not None else 0
 
     def prepare(self, sources: Sources) -> None:
         """Bind the tensors that the next updates are read from; again only when they are other tensors."""
@@ -88,7 +91,7 @@ class StreamSender:
                 for (cut, _), whole in zip(of, found, strict=True)
                 if whole is None
             ]
-            self._slots = Slots(self._count, max(packed, default=0), self._device, self._index)
+            self._ring = Ring(packed, self._room, self._device, self._index)
             turn = 0
             self._out = []
             for bucket, of, found in zip(self._plan.buckets, views, ranges, strict=True):
@@ -110,7 +113,7 @@ class StreamSender:
             CommunicatorError: a rank did not come; it is named. The link cannot be used again.
             SyncError: nothing was prepared, or the deadline passed for another reason.
         """
-        if self._slots is None:
+        if self._ring is None:
             raise SyncError("Nothing to send: call prepare with the tensors first.")
         until = time.monotonic() + deadline
         try:
@@ -127,27 +130,22 @@ class StreamSender:
         return tuple(found[bucket.index] for bucket in self._plan.buckets)
 
     def _queue(self, stamp: bytes, until: float, on_bucket: OnBucket | None) -> None:
-        assert self._slots is not None
-        lanes, slots, link = self._lanes, self._slots, self._link
+        assert self._ring is not None
+        lanes, ring, link = self._lanes, self._ring, self._link
         start = lanes.mark()
         lanes.follow_caller()
         if self._sums is not None:
             with lanes.on("digest"):
                 self._sums.clear()
-        mark = stamp_tensor(stamp, self._device.torch_device(self._index))
-        lanes["wire"].wait_event(lanes.mark())
-        greeted: set[Audience] = set()
+        ring.start()
+        self._greet(stamp, until)
         for bucket, outs in zip(self._plan.buckets, self._out, strict=True):
             audience = self._plan.audience(bucket)
-            if audience not in greeted:
-                greeted.add(audience)
-                with lanes.on("wire"):
-                    link.send(mark, audience, seconds_left(until))
             for out in outs:
                 full = start
                 if out.pack is not None:
                     with lanes.on("pack") as stream:
-                        slots.wait(out.turn, stream)
+                        ring.wait(out.turn, stream)
                         out.pack()
                         full = lanes.mark()
                 with lanes.on("wire") as stream:
@@ -160,7 +158,7 @@ class StreamSender:
                         out.digest()
                         users.append(lanes.mark())
                 if out.pack is not None:
-                    slots.busy(out.turn, users)
+                    ring.busy(out.turn, users)
             if on_bucket is not None:
                 on_bucket(bucket)
         if self._sums is not None:
@@ -168,16 +166,25 @@ class StreamSender:
                 self._sums.fetch()
         lanes.lead_caller()
 
+    def _greet(self, stamp: bytes, until: float) -> None:
+        """Say to everybody which update comes."""
+        host, here = self._stamp
+        host.copy_(stamp_tensor(stamp))
+        with self._lanes.on("wire"):
+            here.copy_(host, non_blocking=True)
+            for audience in audiences_of(self._plan):
+                self._link.send(here, audience, seconds_left(until))
+
     def _bound(
         self, bucket: Bucket, cut: Cut, boxes: list[tuple[int, torch.Tensor]], whole: torch.Tensor | None, turn: int
     ) -> _Out:
-        assert self._slots is not None
+        assert self._ring is not None
         if whole is not None:
             payload, pack, held = whole, None, boxes
         else:
-            payload = self._slots.buffer(turn)[: cut.nbytes]
+            payload = self._ring.place(turn)
             held = [(at, in_buffer(payload, at - cut.start, box)) for at, box in boxes]
-            pack = self._kernels.copy([(slot, box) for (_, slot), (_, box) in zip(held, boxes, strict=True)])
+            pack = self._kernels.copy([(place, box) for (_, place), (_, box) in zip(held, boxes, strict=True)])
         digest = None
         if self._sums is not None:
             digest = self._kernels.digest(held, self._sums.row(bucket.index), bucket.nbytes)
@@ -188,3 +195,8 @@ def _views(cut: Cut, sources: Sources) -> tuple[Cut, list[tuple[int, torch.Tenso
     return cut, [
         (at + box * move.pitch, sources.view(move, box)) for at, move in cut.pieces for box in range(len(move.sources))
     ]
+
+
+def _stamp_pair(where: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """A stamp on the host and one on the device."""
+    return host_memory(STAMP_BYTES, where), torch.empty(STAMP_BYTES, dtype=torch.uint8, device=where)

@@ -17,11 +17,11 @@ def stamp_of(session: str, epoch: int, plan_digest: str) -> bytes:
     return hashlib.blake2b(_MARK + f"{session}\n{epoch}\n{plan_digest}".encode(), digest_size=STAMP_BYTES).digest()
 
 
-def stamp_tensor(stamp: bytes, device: torch.device) -> torch.Tensor:
-    """`stamp` as flat uint8 on `device`. SyncError if it is not one."""
+def stamp_tensor(stamp: bytes) -> torch.Tensor:
+    """`stamp` as flat uint8. SyncError if it is not one."""
     if len(stamp) != STAMP_BYTES:
         raise SyncError(f"A stamp has {STAMP_BYTES} bytes, found {len(stamp)}; make it with stamp_of.")
-    return torch.frombuffer(bytearray(stamp), dtype=torch.uint8).to(device)
+    return torch.frombuffer(bytearray(stamp), dtype=torch.uint8)
 
 
 def check_stamp(found: torch.Tensor, expected: bytes, rank: int) -> None:
