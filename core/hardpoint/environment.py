@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from hardpoint.errors import HardpointError
 
 PREFIX = "HARDPOINT_"
 DEFAULT_DEADLINE = 30.0
+COLLECTIVE_DEADLINE = "HARDPOINT_COLLECTIVE_DEADLINE"
+DEFAULT_COLLECTIVE_DEADLINE = 300.0
 BACKEND = "HARDPOINT_BACKEND"
 PLUGINS = "HARDPOINT_PLUGINS"
 TRACE = "HARDPOINT_TRACE"
@@ -46,15 +49,31 @@ VARIABLES: tuple[Variable, ...] = (
         "seconds that a plugin may take to import, to describe itself or to probe",
         f"{DEFAULT_DEADLINE:g}",
     ),
+    Variable(
+        COLLECTIVE_DEADLINE,
+        "seconds that a collective of a serving engine may take before the absent ranks are named",
+        f"{DEFAULT_COLLECTIVE_DEADLINE:g}",
+    ),
     Variable(TRACE, "1 prints every hook call to stderr", "0"),
     Variable(
         "HARDPOINT_RECORDS",
         "folder into which ranks write their last collectives when one fails; read by hardpoint explain hang",
         "nothing is written",
     ),
+    Variable(
+        "HARDPOINT_PROBE",
+        "scan layers in a serving engine: nan (values that are no numbers), mask (counts of each batch), or both",
+        "off",
+    ),
+    Variable(
+        "HARDPOINT_PROBE_REPORTS", "folder of the probe's reports, read by hardpoint explain nan", "hardpoint-reports"
+    ),
     Variable("HARDPOINT_GUARD", "check of other people's Triton launches: on, off or strict", "on"),
     Variable("HARDPOINT_NATIVE_LAUNCH", "bound Triton launches in C where there is a compiler: on or off", "on"),
     Variable("HARDPOINT_TRIPWIRE", "second raw model.load_weights inside vLLM: raise, warn or off", "raise"),
+    Variable("HARDPOINT_SLEEP_STEP_SECONDS", "how long a rank's steps of sleep or wake may take between votes", "120"),
+    Variable("HARDPOINT_SLEEP_DRAIN_SECONDS", "how long sleep waits for running requests with mode=wait", "300"),
+    Variable("HARDPOINT_SLEEP_REQUESTS", "requests to a sleeping engine: wait, or refuse with an error", "wait"),
     Variable("HARDPOINT_SIM_DEVICES", "how many devices the simulator has", "2"),
     Variable("HARDPOINT_SIM_MEMORY", "bytes of memory of one simulated device", "1 GiB"),
     Variable("HARDPOINT_SIM_SEED", "order of simulated streams: 0 last first, another number at random from it", "0"),
@@ -109,15 +128,26 @@ class BadVariable(HardpointError, ValueError):
 
 def probe_deadline(environment: Mapping[str, str]) -> float:
     """Seconds of ``HARDPOINT_PROBE_DEADLINE``; BadVariable if it is not a positive number."""
-    text = environment.get(PROBE_DEADLINE, "").strip()
+    return _seconds(environment, PROBE_DEADLINE, DEFAULT_DEADLINE)
+
+
+def collective_deadline(environment: Mapping[str, str] | None = None) -> float:
+    """Seconds of ``HARDPOINT_COLLECTIVE_DEADLINE``; BadVariable if it is not a positive number."""
+    return _seconds(
+        os.environ if environment is None else environment, COLLECTIVE_DEADLINE, DEFAULT_COLLECTIVE_DEADLINE
+    )
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, "").strip()
     if not text:
-        return DEFAULT_DEADLINE
+        return default
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 3600:
-        raise BadVariable(f"{PROBE_DEADLINE} should be a number of seconds above 0 and up to 3600, found {text!r}.")
+        raise BadVariable(f"{name} should be a number of seconds above 0 and up to 3600, found {text!r}.")
     return seconds
 
 

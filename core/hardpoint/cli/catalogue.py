@@ -31,6 +31,7 @@ _CORE = {
     "list": ("hardpoint.cli.list_command:COMMAND", "all backends, each with its state and reason"),
     "info": ("hardpoint.cli.info_command:COMMAND", "what one backend is and can do"),
     "doctor": ("hardpoint.cli.doctor.command:COMMAND", "look at this machine and say what is wrong and what to do"),
+    "explain": ("hardpoint.cli.explain_command:COMMAND", "why values are no numbers, why ranks wait for each other"),
     "conformance": ("hardpoint.conformance.command:CONFORMANCE", "run the laws of the interfaces on a backend"),
     "matrix": ("hardpoint.conformance.command:MATRIX", "print the support matrix from conformance reports"),
 }
