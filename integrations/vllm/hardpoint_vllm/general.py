@@ -37,7 +37,7 @@ def install() -> None:
         return
     device_type, platform = _agree()
     _watch()
-    _install_all()
+    _install_all(device_type)
     say(f"backend for {device_type} on {platform}; `hardpoint doctor` lists what is overridden")
 
 
@@ -52,13 +52,16 @@ def _watch() -> str:
     return " and the guard of Triton launches" if guard.install() else ""
 
 
-def _install_all() -> None:
+def _install_all(device_type: str) -> None:
     from hardpoint_vllm.moe import unquantized
+    from hardpoint_vllm.parallel import padding, zero_tail
     from hardpoint_vllm.triton import gdn
     from hardpoint_vllm.weight_transfer import core_hook, first_load
 
     gdn.install()
     unquantized.install()
+    padding.install()
+    zero_tail.install(device_type)
     first_load.install()
     core_hook.install()
 

@@ -15,6 +15,7 @@ from hardpoint_vllm.versions import SUPPORTED
 
 _LOADERS = "vllm.model_executor.model_loader.base_loader"
 _FACTORY = "vllm.distributed.weight_transfer.factory"
+_ATTENTION = "vllm.v1.attention.backends.registry"
 _MOE = "vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method"
 
 
@@ -41,7 +42,8 @@ def table() -> list[Override]:
             "vllm.platforms.cpu:CpuPlatform",
             "subclass",
             "platform.cpu",
-            "where what a device needs is attached; keeps the in-tree _enum, so is_cpu() and the rest answer as before",
+            "worker that can be a pipeline stage, ragged collectives with a deadline; stock asserts with PP=2, has no "
+            "all_gatherv with DP+EP; keeps the in-tree _enum, so is_cpu() and the rest answer as before",
             _derived,
             "skipped by vLLM where VLLM_TARGET_DEVICE=cpu; nothing else depends on it",
         ),
@@ -49,7 +51,8 @@ def table() -> list[Override]:
             f"{_MOE}:UnquantizedFusedMoEMethod.process_weights_after_loading",
             "registration",
             "moe.unquantized",
-            "stock 0.31 and 0.32 pack experts on the first load alone, so reload_weights on CPU corrupts them",
+            "stock 0.31 and 0.32 pack experts on the first load alone, so reload_weights on CPU corrupts them; their "
+            "CPU experts ignore the expert map, which ends in a segfault with expert parallelism",
             _moe,
             "through register_oot; adds nothing on 0.26, which packs on every load",
         ),
@@ -70,8 +73,36 @@ def table() -> list[Override]:
             _patched("vllm.v1.engine.core", "EngineCore", "collective_rpc"),
             "acts on the weight-transfer calls of engines that use hardpoint's, and passes everything else on",
         ),
+        _row(
+            "vllm.v1.worker.dp_utils:_synchronize_dp_ranks",
+            "patch",
+            "parallel.padding",
+            "data-parallel ranks bring different token counts into MoE collectives in eager steps, and hang there",
+            _patched("vllm.v1.worker.dp_utils", None, "_synchronize_dp_ranks"),
+            "adds what the backend's DpRule asks for; sync_cudagraph_and_dp_padding of the newer runner likewise",
+        ),
+        *(_attention(name) for name in _attention_names()),
         *(_triton() if _launches_triton() else ()),
     ]
+
+
+def _attention_names() -> tuple[str, ...]:
+    from hardpoint_vllm.parallel.zero_tail import BACKENDS
+
+    return BACKENDS.get(_device_type(), ())
+
+
+def _attention(name: str) -> Override:
+    from hardpoint_vllm.parallel.zero_tail import installed
+
+    return _row(
+        f"{_ATTENTION}:register_backend",
+        "registration",
+        "parallel.zero_tail",
+        "attention output is torch.empty at the padded size, and no kernel writes the rows past the tokens (NaN)",
+        lambda: _ATTENTION in sys.modules and installed(name),
+        f"{name}, under the same name; num_actual_tokens never exceeds query_start_loc[-1]",
+    )
 
 
 def _triton() -> list[Override]:
@@ -105,8 +136,13 @@ def _launches_triton() -> bool:
     """The platform of this process runs on a device with Triton kernels; on others there is nothing to replace."""
     from hardpoint_vllm.triton.guard import NO_TRITON
 
+    return _device_type() not in NO_TRITON
+
+
+def _device_type() -> str:
+    """Device type of the platform of this process, empty if vLLM has not chosen one."""
     platform = getattr(sys.modules.get("vllm.platforms"), "_current_platform", None)
-    return (getattr(platform, "device_type", "") or "") not in NO_TRITON
+    return getattr(platform, "device_type", "") or ""
 
 
 def _registered(name: str) -> Callable[[], bool]:

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm.platforms.cpu import CpuPlatform
+
+from hardpoint_vllm import sleep
+from hardpoint_vllm.parallel.rule import rule, spreads_experts
 
 
 class HardpointCpuPlatform(CpuPlatform):  # type: ignore[misc]
-    """Everything as in `CpuPlatform`, `_enum` included: worker, attention and memory of stock vLLM are right here.
+    """`CpuPlatform`, `_enum` included, with a worker that can be a pipeline stage and ragged collectives.
 
-    What was wrong on CPU (expert weights after a reload) is a layer's business, not the platform's: see
-    `hardpoint_vllm.moe`.
+    What is wrong with expert weights on CPU is a layer's business, not the platform's: see `hardpoint_vllm.moe`.
     """
 
     hardpoint_backend: str = "cpu"
+
+    @classmethod
+    def check_and_update_config(cls, vllm_config: Any) -> None:
+        """vLLM's own, then what the backend's rule adds; a worker class that the user chose stays."""
+        chosen = vllm_config.parallel_config.worker_cls
+        super().check_and_update_config(vllm_config)
+        sleep.choose(vllm_config)
+        if chosen == "auto":
+            vllm_config.parallel_config.worker_cls = "hardpoint_vllm.parallel.cpu_worker.HardpointCpuWorker"
+        if spreads_experts(vllm_config) and not rule().async_scheduling:
+            vllm_config.scheduler_config.async_scheduling = False
+
+    def is_sleep_mode_available(self) -> bool:
+        """Host memory is given back and fetched again by `hardpoint_vllm.sleep`."""
+        return True
+
+    @classmethod
+    def get_device_communicator_cls(cls) -> str:
+        """The communicator of every vLLM group of more than one rank."""
+        return "hardpoint_vllm.parallel.cpu_communicator.HardpointCpuCommunicator"
