@@ -45,7 +45,7 @@ def installed(name: str) -> bool:
 
 
 def derived(backend: type[Any], name: str) -> type[Any]:
-    """`backend` under `name` in this module: output that is zero past the tokens, and a builder that counts real ones."""
+    """`backend` under `name` in this module: output zero past the tokens, a builder that counts real ones."""
 
     @staticmethod  # type: ignore[misc]
     def get_impl_cls() -> type[Any]:
