@@ -82,8 +82,44 @@ def table() -> list[Override]:
             "adds what the backend's DpRule asks for; sync_cudagraph_and_dp_padding of the newer runner likewise",
         ),
         *(_attention(name) for name in _attention_names()),
+        *_sleep(),
         *(_triton() if _launches_triton() else ()),
     ]
+
+
+_SLEEP = {
+    "vllm.v1.executor.abstract:Executor": ("sleep.core", ("sleep", "wake_up", "discard")),
+    "vllm.v1.engine.core:EngineCore": ("sleep.core", ("sleep",)),
+    "vllm.v1.engine.async_llm:AsyncLLM": ("sleep.front", ("sleep", "wake_up", "check_health", "add_request")),
+}
+
+
+def _sleep() -> list[Override]:
+    factory = "vllm.device_allocator.sleep_mode_backend"
+    rows = [
+        _row(
+            f"{factory}:SleepModeBackendFactory.register_backend",
+            "registration",
+            "sleep.backend",
+            "sleep in which no rank unmaps before all agree; stock has no vote, no deadline, no way back, none on CPU",
+            lambda: "hardpoint" in getattr(_member(factory, "SleepModeBackendFactory"), "_registry", ()),
+            "used by engines with enable_sleep_mode on a platform of hardpoint's; vLLM 0.31 and later",
+        )
+    ]
+    for owner, (ours, names) in _SLEEP.items():
+        module, _, cls = owner.partition(":")
+        rows += [
+            _row(
+                f"{owner}.{name}",
+                "patch",
+                ours,
+                "stock serves from unmapped memory after a sleep that failed on one rank, while health says 200",
+                _patched(module, cls, name),
+                "acts on engines that sleep with hardpoint, and passes everything else on",
+            )
+            for name in names
+        ]
+    return rows
 
 
 def _attention_names() -> tuple[str, ...]:

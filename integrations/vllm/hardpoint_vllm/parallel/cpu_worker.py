@@ -8,9 +8,10 @@ from vllm.distributed.parallel_state import get_pp_group
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from hardpoint_vllm.parallel import pipeline
+from hardpoint_vllm.sleep.worker import SleepsWithItsEngine
 
 
-class HardpointCpuWorker(CPUWorker):  # type: ignore[misc]
+class HardpointCpuWorker(SleepsWithItsEngine, CPUWorker):  # type: ignore[misc]
     """Everything as in `CPUWorker`; a later pipeline stage has its receive buffers before the first step."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:

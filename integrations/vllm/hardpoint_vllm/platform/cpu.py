@@ -6,6 +6,7 @@ from typing import Any
 
 from vllm.platforms.cpu import CpuPlatform
 
+from hardpoint_vllm import sleep
 from hardpoint_vllm.parallel.rule import rule, spreads_experts
 
 
@@ -22,10 +23,15 @@ class HardpointCpuPlatform(CpuPlatform):  # type: ignore[misc]
         """vLLM's own, then what the backend's rule adds; a worker class that the user chose stays."""
         chosen = vllm_config.parallel_config.worker_cls
         super().check_and_update_config(vllm_config)
+        sleep.choose(vllm_config)
         if chosen == "auto":
             vllm_config.parallel_config.worker_cls = "hardpoint_vllm.parallel.cpu_worker.HardpointCpuWorker"
         if spreads_experts(vllm_config) and not rule().async_scheduling:
             vllm_config.scheduler_config.async_scheduling = False
+
+    def is_sleep_mode_available(self) -> bool:
+        """Host memory is given back and fetched again by `hardpoint_vllm.sleep`."""
+        return True
 
     @classmethod
     def get_device_communicator_cls(cls) -> str:
