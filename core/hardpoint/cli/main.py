@@ -37,6 +37,11 @@ def _run(command: Command, parsed: argparse.Namespace) -> int:
     try:
         status = command.run(parsed)
         sys.stdout.flush()
+        if "torch._C" in sys.modules and "torch" not in sys.modules:
+            # `import torch` failed: its libraries stay, half set up, and may crash the interpreter when it tidies up.
+            # All that was to be said has been said; the exit status has to be ours, not a signal's.
+            sys.stderr.flush()
+            os._exit(status)
         return status
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; without this Python complains when it flushes at exit.
