@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hardpoint.device.changes import VisibilityWatch
 from hardpoint.device.identity import physical_name, uuid_in
 from hardpoint.device.protocol import DeviceIdentity, Event, MemoryInfo, Stream
 from hardpoint.errors import DeviceError
@@ -68,6 +69,7 @@ class RuntimeDevice:
     def __init__(self, runtime: DeviceRuntime, visibility_variable: str, install: str) -> None:
         self._runtime = runtime
         self._variable = visibility_variable
+        self._watch = VisibilityWatch(visibility_variable)
         self._install = install
 
     @property
@@ -140,11 +142,15 @@ class RuntimeDevice:
         self._runtime.empty_cache()
 
     def identity(self, index: int | None = None, /) -> DeviceIdentity:
-        """The device's names. The UUID is the driver's; DeviceError if the visibility variable cannot be read."""
+        """The device's names. The UUID is the driver's.
+
+        DeviceError if the visibility variable cannot be read, or has changed since the driver was first asked.
+        """
         index = self._index(index)
+        uuid = self._runtime.uuid(index)
+        self._watch.look()
         value = os.environ.get(self._variable)
         physical = physical_name(self._variable, value, index)
-        uuid = self._runtime.uuid(index)
         return DeviceIdentity(index, physical, uuid or uuid_in(physical), self._variable, value)
 
     def _index(self, index: int | None) -> int:

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from hardpoint.device import TorchDevice
+from hardpoint.device import RuntimeDevice, TorchDevice
 from hardpoint.device.changes import Change, VisibilityWatch, changed_since_start
 from hardpoint.errors import DeviceError
 
@@ -54,6 +55,16 @@ def test_torch_device_refuses_names_after_a_change(monkeypatch: pytest.MonkeyPat
     assert [device.identity(i).physical for i in (0, 1)] == ["1", "3"]
     monkeypatch.setenv("ZE_AFFINITY_MASK", "3")
     with pytest.raises(DeviceError, match=r"ZE_AFFINITY_MASK was '3,1' .* is '3' now"):
+        device.identity(0)
+
+
+def test_a_runtime_device_refuses_names_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime: Any = SimpleNamespace(device_type="npu", device_count=lambda: 2, uuid=lambda _index: None)
+    device = RuntimeDevice(runtime, "ASCEND_RT_VISIBLE_DEVICES", "Install it.")
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "4,6")
+    assert [device.identity(i).physical for i in (0, 1)] == ["4", "6"]
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "6")
+    with pytest.raises(DeviceError, match=r"ASCEND_RT_VISIBLE_DEVICES was '4,6' .* is '6' now"):
         device.identity(0)
 
 

@@ -1,0 +1,98 @@
+"""Our source calls vendors only as the tables of their supported releases allow, and the reader sees every call."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+CI = Path(__file__).resolve().parents[2] / "ci"
+sys.path.insert(0, str(CI))
+
+from vendor_api import tables  # noqa: E402
+from vendor_api.__main__ import judge  # noqa: E402
+from vendor_api.archive import Archive  # noqa: E402
+from vendor_api.check import check, unused  # noqa: E402
+from vendor_api.project import Project  # noqa: E402
+from vendor_api.resolve import Resolver  # noqa: E402
+from vendor_api.tables import Looks  # noqa: E402
+from vendor_api.usage import usage  # noqa: E402
+from vendor_api.vendors import FOLDERS, VENDORS, distributions, vendor_of  # noqa: E402
+
+TABLES = tables.load_all()
+REPORT, DECLARATIONS = judge()
+
+
+def test_every_vendor_call_is_covered(capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{REPORT}")
+    assert not REPORT.complaints, "\n".join(REPORT.complaints)
+    assert REPORT.coverage == 100.0
+    assert REPORT.uses > 30, "the reader sees next to nothing of our source"
+    assert REPORT.calls == REPORT.fitted + REPORT.native
+
+
+def test_declarations_beside_the_tables_are_still_needed() -> None:
+    assert not DECLARATIONS, "\n".join(DECLARATIONS)
+
+
+@pytest.mark.parametrize(
+    "table", [t for rows in TABLES.values() for t in rows], ids=lambda t: f"{t.distribution}-{t.version}"
+)
+def test_a_table_says_which_wheel_it_was_read_from(table: tables.Table) -> None:
+    assert re.fullmatch(r"[0-9a-f]{64}", table.sha256)
+    name = f"{table.distribution.replace('-', '_')}-{table.version}"
+    assert table.file.startswith((f"{name}-", f"{name}+"))
+
+
+def test_tables_hold_no_name_that_nothing_reaches() -> None:
+    looks = Looks({name: rows[-1].look for name, rows in TABLES.items()}, lambda n: vendor_of(n, "backends/xpu/"))
+    found = usage(Project.of(tables.ROOT, FOLDERS), looks)
+    wanted = {use.target for use in found.uses} | set(tables.declared_members())
+    parents = {".".join(name.split(".")[:n]) for name in wanted for n in range(1, name.count(".") + 1)}
+    classes = {row.returns for rows in TABLES.values() for row in rows[-1].names.values() if row.returns}
+    classes |= {row.returns for rows in TABLES.values() for t in rows for row in t.names.values() if row.returns}
+    left_over = unused(TABLES, wanted | parents | classes)
+    assert not left_over, f"run `make vendor-api`: nothing reaches {left_over}"
+
+
+def test_the_installed_torch_is_what_its_table_says() -> None:
+    version = importlib.metadata.version("torch")
+    table = next((t for t in TABLES["torch"] if t.version == version.split("+")[0]), None)
+    assert table is not None, f"torch {version} is installed, tables exist for {[t.version for t in TABLES['torch']]}"
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None
+    assert spec.origin is not None
+    resolver = Resolver(Archive(Path(spec.origin).parent.parent, ("torch",)))
+    for name, row in table.names.items():
+        if row.kind != "native":
+            assert resolver.find(name) == row, name
+
+
+def test_a_call_that_the_silicon_would_refuse_is_found_in_our_own_source() -> None:
+    """torch.xpu.Event takes no `blocking`: give it one in the backend as it is, and the check says where."""
+    project = {
+        str(path.relative_to(tables.ROOT)): path.read_text() for path in (tables.ROOT / "backends/xpu").rglob("*.py")
+    }
+    file = "backends/xpu/hardpoint_xpu/runtime.py"
+    before = project[file]
+    project[file] = before.replace("torch.xpu.Event(enable_timing=", "torch.xpu.Event(blocking=True, enable_timing=")
+    assert project[file] != before
+    looks = Looks({name: rows[-1].look for name, rows in TABLES.items()}, lambda n: vendor_of(n, "backends/xpu/"))
+    report = check(usage(Project(project), looks), TABLES, ())
+    line = before[: before.index("torch.xpu.Event(")].count("\n") + 1
+    mine = [text for text in report.complaints if "torch.xpu.Event" in text]
+    assert len(mine) == len(TABLES["torch"])
+    assert mine[0].startswith(
+        f"{file}:{line}: torch.xpu.Event in torch-2.11.0: called with (blocking=, enable_timing=)"
+    )
+
+
+def test_every_supported_release_has_its_table() -> None:
+    for name, vendor in distributions().items():
+        assert [t.version for t in TABLES[name]] == list(vendor.releases)
+    assert all(vendor.releases == distributions()[vendor.distribution].releases for vendor in VENDORS)
