@@ -43,7 +43,7 @@ class Fractal:
         padded = torch.empty((*self.shape[:-2], down * _ROWS, across * self.blocks[-1]), dtype=self.dtype)
         poison(padded)
         padded[..., : self.shape[-2], : self.shape[-1]] = plain
-        storage.copy_(padded.reshape(*self.shape[:-2], down, _ROWS, across, -1).movedim(-2, -4))
+        storage.copy_(padded.reshape(*self.shape[:-2], down, _ROWS, across, self.blocks[-1]).movedim(-2, -4))
 
     def decode(self, storage: torch.Tensor, plain: torch.Tensor) -> None:
         """The inverse of `encode`."""

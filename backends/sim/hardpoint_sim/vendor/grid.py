@@ -12,6 +12,7 @@ from hardpoint.errors import DeviceError
 from hardpoint.launcher import BoundKernel, KernelLauncher, LaunchPlan
 
 Grid = tuple[int, ...]
+AnyGrid = Grid | Callable[[dict[str, Any]], Grid]
 
 
 class GridKernel:
@@ -49,21 +50,22 @@ class GridLauncher:
     python: KernelLauncher
     programs: int | None
 
-    def bind(self, kernel: Any, *args: Any, grid: Grid = (1,), **kwargs: Any) -> BoundKernel:
-        return self.python.bind(self._over(kernel, grid), *args, **kwargs)
+    def bind(self, kernel: Any, *args: Any, grid: AnyGrid = (1,), **kwargs: Any) -> BoundKernel:
+        return self.python.bind(self._over(kernel, grid, kwargs), *args, **kwargs)
 
-    def launch(self, kernel: Any, *args: Any, grid: Grid, **kwargs: Any) -> None:
-        self.python.launch(self._over(kernel, grid), *args, **kwargs)
+    def launch(self, kernel: Any, *args: Any, grid: AnyGrid, **kwargs: Any) -> None:
+        self.python.launch(self._over(kernel, grid, kwargs), *args, **kwargs)
 
     def preload(
-        self, kernel: Any, *args: Any, devices: Sequence[int] | None = None, grid: Grid = (1,), **kwargs: Any
+        self, kernel: Any, *args: Any, devices: Sequence[int] | None = None, grid: AnyGrid = (1,), **kwargs: Any
     ) -> None:
-        self.python.preload(self._over(kernel, grid), *args, devices=devices, **kwargs)
+        self.python.preload(self._over(kernel, grid, kwargs), *args, devices=devices, **kwargs)
 
-    def explain(self, kernel: Any, *args: Any, grid: Grid = (1,), **kwargs: Any) -> LaunchPlan:
-        return self.python.explain(self._over(kernel, grid), *args, **kwargs)
+    def explain(self, kernel: Any, *args: Any, grid: AnyGrid = (1,), **kwargs: Any) -> LaunchPlan:
+        return self.python.explain(self._over(kernel, grid, kwargs), *args, **kwargs)
 
-    def _over(self, kernel: GridKernel, grid: Grid) -> Callable[..., None]:
+    def _over(self, kernel: GridKernel, grid: AnyGrid, kwargs: dict[str, Any]) -> Callable[..., None]:
+        grid = grid(kwargs) if callable(grid) else grid
         if self.programs is not None and prod(grid) > self.programs:
             raise DeviceError(
                 f"kernel {kernel.__name__} was launched with {prod(grid)} programs, the chip starts {self.programs}"
