@@ -14,6 +14,7 @@ call: ``{"results": {name: {"seconds_median": ..}}}``.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -210,15 +211,15 @@ class Rank:
         self.control.allreduce([cell], options).wait()
         return float(cell[0])
 
-    def compare(self, digests: Mapping[int, bytes], buckets: int) -> None:
-        """Receivers compare what they hold with what the trainer sent, and all ranks vote."""
-        flat = torch.zeros(16 * buckets, dtype=torch.uint8)
-        if self.rank == 0:
-            flat = torch.frombuffer(bytearray(b"".join(digests[n] for n in range(buckets))), dtype=torch.uint8)
-        self.control.broadcast([flat], dist.BroadcastOptions()).wait()
-        sent = flat.numpy().tobytes()
-        good = all(sent[16 * n : 16 * n + 16] == found for n, found in digests.items())
-        if self.agree(float(good), dist.ReduceOp.MIN) != 1.0:
+    def vote(self, digests: Mapping[int, bytes]) -> None:
+        """All ranks hold the same buckets with the same digests, or nobody goes on: one round over the host."""
+        text = b"".join(digests[number] for number in sorted(digests))
+        hashed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True) >> 1
+        cells = torch.tensor([hashed, -hashed])
+        options = dist.AllreduceOptions()
+        options.reduceOp = dist.ReduceOp.MIN
+        self.control.allreduce([cells], options).wait()
+        if int(cells[0]) != -int(cells[1]):
             raise RuntimeError("digests differ")
 
     def synchronize(self) -> None:
@@ -350,7 +351,7 @@ class Rank:
             digests = sender.send(stamp, deadline=60.0)
             sent = time.perf_counter()
             if digests:
-                self.compare(dict(enumerate(digests)), len(plan.buckets))
+                self.vote(dict(enumerate(digests)))
             return {"sent": sent, "staged": time.perf_counter()}
 
         found = self.timed(call, lambda: None, repeats, mode)
@@ -399,7 +400,7 @@ class Rank:
             digests = receiver.receive(stamp, deadline=60.0, in_place=target is live and check_first, keeper=undo)
             sent = time.perf_counter()
             if digests:
-                self.compare(digests, len(plan.buckets))
+                self.vote(digests)
             staged = time.perf_counter()
             if target is not live:
                 live.copy_from(target)
@@ -497,14 +498,13 @@ def _median_seconds(rank: Rank, call: Callable[[], object]) -> float:
 
 
 SWEEP = (
-    *(("off", Setting(programs=programs)) for programs in (32, 128)),
-    *(("off", Setting(bucket_bytes=size * MIB)) for size in (256, 1024)),
-    *(("off", Setting(least=size * MIB)) for size in (16, 256, 2048)),
-    ("off", Setting(buffer_bytes=1536 * MIB)),
-    ("off", Setting(check_first=False)),
-    *(("shadow", Setting(programs=programs)) for programs in (32, 128)),
-    *(("shadow", Setting(bucket_bytes=size * MIB)) for size in (256, 1024)),
-    ("shadow", Setting(least=2048 * MIB)),
+    ("off", Setting(programs=32)),
+    *((mode, Setting(bucket_bytes=GIB, buffer_bytes=2 * GIB)) for mode in ("off", "shadow")),
+    *((mode, Setting(bucket_bytes=GIB, buffer_bytes=2 * GIB, programs=32)) for mode in ("off", "shadow")),
+    *((mode, Setting(bucket_bytes=GIB, buffer_bytes=2 * GIB, least=256 * MIB)) for mode in ("off", "shadow")),
+    ("off", Setting(bucket_bytes=2 * GIB, buffer_bytes=4 * GIB)),
+    ("off", Setting(bucket_bytes=GIB, buffer_bytes=2 * GIB, check_first=False)),
+    *(("shadow", Setting(programs=programs)) for programs in (24, 32, 48, 96)),
 )
 
 

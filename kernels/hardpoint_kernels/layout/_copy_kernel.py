@@ -21,14 +21,22 @@ def _word(address, UNIT: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _row_start(number, row, first):  # type: ignore[no-untyped-def]
+def _number(address, NARROW: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A stride or size from the table. NARROW: no offset of the walk needs more than 31 bits."""
+    value = tl.load(address)
+    return value.to(tl.int32) if NARROW else value
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _row_start(number, row, first, NARROW: tl.constexpr):  # type: ignore[no-untyped-def]
     """Offset in units of the runs `number` (int32) of a walk, by the strides from column `first` on."""
     n1, n2 = tl.load(row + 2).to(tl.int32), tl.load(row + 3).to(tl.int32)
     i2 = number % n2
     rest = number // n2
     i1 = rest % n1
     i0 = rest // n1
-    return i0 * tl.load(row + first) + i1 * tl.load(row + first + 1) + i2 * tl.load(row + first + 2)
+    outer = i0 * _number(row + first, NARROW) + i1 * _number(row + first + 1, NARROW)
+    return outer + i2 * _number(row + first + 2, NARROW)
 
 
 @triton.jit(do_not_specialize=["tiles"])  # type: ignore[untyped-decorator]
@@ -46,7 +54,14 @@ def copy_dense(table, walk_of, tiles, UNIT: tl.constexpr, BLOCK: tl.constexpr): 
 
 @triton.jit(do_not_specialize=["tiles"])  # type: ignore[untyped-decorator]
 def copy_rows(  # type: ignore[no-untyped-def]
-    table, walk_of, tiles, UNIT: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+    table,
+    walk_of,
+    tiles,
+    UNIT: tl.constexpr,
+    INNER: tl.constexpr,
+    NARROW: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     """Copy ROWS runs of COLUMNS units a tile. INNER: the units of a run lie side by side on both sides."""
     WORDS: tl.constexpr = UNIT // 4 if UNIT >= 4 else 1
@@ -58,15 +73,15 @@ def copy_rows(  # type: ignore[no-untyped-def]
         across = tl.load(row + 15).to(tl.int32)
         number = (local // across) * ROWS + tl.arange(0, ROWS)
         word = (local % across) * (COLUMNS * WORDS) + tl.arange(0, COLUMNS * WORDS)
-        inside = (number < tl.load(row + 13).to(tl.int32))[:, None] & (word < tl.load(row + 4) * WORDS)[None, :]
-        ours = (_row_start(number, row, 5) * WORDS)[:, None]
-        theirs = (_row_start(number, row, 9) * WORDS)[:, None]
+        inside = (number < tl.load(row + 13).to(tl.int32))[:, None] & (word < _number(row + 4, NARROW) * WORDS)[None, :]
+        ours = (_row_start(number, row, 5, NARROW) * WORDS)[:, None]
+        theirs = (_row_start(number, row, 9, NARROW) * WORDS)[:, None]
         if INNER:
             ours += word[None, :]
             theirs += word[None, :]
         else:
-            ours += (word // WORDS * tl.load(row + 8) * WORDS + word % WORDS)[None, :]
-            theirs += (word // WORDS * tl.load(row + 12) * WORDS + word % WORDS)[None, :]
+            ours += (word // WORDS * _number(row + 8, NARROW) * WORDS + word % WORDS)[None, :]
+            theirs += (word // WORDS * _number(row + 12, NARROW) * WORDS + word % WORDS)[None, :]
         tl.store(target + theirs, tl.load(source + ours, mask=inside), mask=inside)
 
 
@@ -79,6 +94,7 @@ def copy_turned(  # type: ignore[no-untyped-def]
     SOURCE_UNIT: tl.constexpr,
     TARGET_UNIT: tl.constexpr,
     VECTOR: tl.constexpr,
+    NARROW: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -110,9 +126,11 @@ def copy_turned(  # type: ignore[no-untyped-def]
             ours, theirs = source.to(tl.pointer_type(tl.int64)), target.to(tl.pointer_type(tl.int64))
         r = row * ROWS + tl.arange(0, ROWS)[:, None]
         c = column * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        rows = tl.multiple_of(tl.load(at + 2), VECTOR)
-        columns = tl.multiple_of(tl.load(at + 3), VECTOR)
+        rows = tl.multiple_of(_number(at + 2, NARROW), VECTOR)
+        columns = tl.multiple_of(_number(at + 3, NARROW), VECTOR)
         inside = (r < rows) & (c < columns)
-        read = r * tl.multiple_of(tl.load(at + 7), VECTOR) + (c if SOURCE_UNIT else c * tl.load(at + 8))
-        write = (r if TARGET_UNIT else r * tl.load(at + 11)) + c * tl.multiple_of(tl.load(at + 12), VECTOR)
+        read = r * tl.multiple_of(_number(at + 7, NARROW), VECTOR)
+        read += c if SOURCE_UNIT else c * _number(at + 8, NARROW)
+        write = c * tl.multiple_of(_number(at + 12, NARROW), VECTOR)
+        write += r if TARGET_UNIT else r * _number(at + 11, NARROW)
         tl.store(theirs + write, tl.load(ours + read, mask=inside), mask=inside)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from hardpoint_kernels.layout._copy_kernel import _row_start, _word
+from hardpoint_kernels.layout._copy_kernel import _number, _row_start, _word
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -63,6 +63,7 @@ def digest_rows(  # type: ignore[no-untyped-def]
     last,
     UNIT: tl.constexpr,
     INNER: tl.constexpr,
+    NARROW: tl.constexpr,
     CHUNK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -86,11 +87,11 @@ def digest_rows(  # type: ignore[no-untyped-def]
         number = (local // across) * ROWS + tl.arange(0, ROWS)
         word = (local % across) * (COLUMNS * WORDS) + tl.arange(0, COLUMNS * WORDS)
         inside = (number < tl.load(row + 13).to(tl.int32))[:, None] & (word < length)[None, :]
-        ours = (_row_start(number, row, 5) * WORDS)[:, None]
+        ours = (_row_start(number, row, 5, NARROW) * WORDS)[:, None]
         if INNER:
             ours += word[None, :]
         else:
-            ours += (word // WORDS * tl.load(row + 8) * WORDS + word % WORDS)[None, :]
+            ours += (word // WORDS * _number(row + 8, NARROW) * WORDS + word % WORDS)[None, :]
         value = tl.load(source + ours, mask=inside, other=0).to(tl.int64)
         start = tl.load(row + 1) // UNIT * WORDS
         place = start + number.to(tl.int64)[:, None] * length + word[None, :]

@@ -15,6 +15,7 @@ import torch
 Ints = tuple[int, ...]
 WIDEST = 16  # bytes that one thread loads at once
 DIMENSIONS = 4
+_MARGIN = 1 << 20  # units that a tile may reach over the end before they are masked
 
 
 class Walk(NamedTuple):
@@ -36,6 +37,16 @@ class Walk(NamedTuple):
         for size in self.sizes:
             found *= size
         return found
+
+    @property
+    def narrow(self) -> bool:
+        """No offset on either side, in words, needs more than 31 bits."""
+        words = max(1, self.unit // 4)
+        reach = [
+            sum((size - 1) * stride for size, stride in zip(self.sizes, strides, strict=True)) + 1
+            for strides in (self.source_strides, self.target_strides)
+        ]
+        return (max(reach) + _MARGIN) * words < 1 << 31
 
     @property
     def dense(self) -> bool:

@@ -33,18 +33,21 @@ _LONG_RUN = 1 << 16  # bytes from which a run is a walk of its own
 class Shapes:
     """Sizes of tiles, and warps. Measured by benchmarks/weight_sync.py; any powers of two give right results."""
 
-    dense_bytes: int = 32768
-    dense_warps: int = 8
-    run_bytes: int = 16384
-    run_warps: int = 8
-    turned: tuple[int, int, int] = (64, 64, 4)  # elements along the target, along the source, warps
-    digest_bytes: int = 16384
-    digest_warps: int = 8
-    chunk_words: int = 1024
+    dense_bytes: int = 8192
+    dense_warps: int = 4
+    run_bytes: int = 4096
+    run_warps: int = 4
+    run_slack: float = 1.1  # times the units of a run, that a tile may be wide
+    turned: tuple[int, int, int] = (64, 32, 4)  # elements along the target, along the source, warps
+    digest_bytes: int = 8192
+    digest_warps: int = 4
+    chunk_words: int = 2048
     chunk_split: int = 4
 
 
-SHAPES = Shapes()
+ALONE = Shapes()
+BESIDE = Shapes(dense_bytes=32768, dense_warps=8, run_bytes=16384)  # few programs: each has more under way
+_FEW = 132  # programs
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,14 @@ class Call:
 
 
 def copy_calls(
-    pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], *, programs: int, shapes: Shapes = SHAPES
+    pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], *, programs: int, shapes: Shapes | None = None
 ) -> list[Call]:
     """Launches that copy every ``(target, source)``.
 
     Raises:
         ValueError: shapes, dtypes or devices of a pair differ, or a dtype is not an integer.
     """
+    shapes = shapes or (BESIDE if programs <= _FEW else ALONE)
     kept = tuple(tensor for pair in pairs for tensor in pair)
     dense: list[Walk] = []
     runs: list[Walk] = []
@@ -92,15 +96,18 @@ def copy_calls(
         made = tables([run_row(walk, 1, block) for walk in walks], device)
         constants = {"UNIT": unit, "BLOCK": block, "num_warps": shapes.dense_warps}
         calls.append(Call(copy_dense, made, constants, (min(programs, made[2]),), kept))
-    for (unit, inner, rows, columns), walks in _grouped(runs, lambda walk: _run_form(walk, shapes.run_bytes)):
+    for (unit, inner, narrow, rows, columns), walks in _grouped(
+        runs, lambda walk: _run_form(walk, shapes.run_bytes, shapes.run_slack)
+    ):
         made = tables([run_row(walk, rows, columns) for walk in walks], device)
-        constants = {"UNIT": unit, "INNER": inner, "ROWS": rows, "COLUMNS": columns, "num_warps": shapes.run_warps}
+        constants = {"UNIT": unit, "INNER": inner, "NARROW": narrow, "ROWS": rows, "COLUMNS": columns}
+        constants["num_warps"] = shapes.run_warps
         calls.append(Call(copy_rows, made, constants, (min(programs, made[2]),), kept))
     high, wide, warps = shapes.turned
-    for (item, source_unit, target_unit, vector), ones in _grouped(turned, lambda one: one.form):
+    for (item, source_unit, target_unit, vector, narrow), ones in _grouped(turned, lambda one: one.form):
         made = tables([one.table_row(high, wide) for one in ones], device)
         constants = {"ITEM": item, "SOURCE_UNIT": source_unit, "TARGET_UNIT": target_unit, "VECTOR": vector}
-        constants |= {"ROWS": high, "COLUMNS": wide, "num_warps": warps}
+        constants |= {"NARROW": narrow, "ROWS": high, "COLUMNS": wide, "num_warps": warps}
         calls.append(Call(copy_turned, made, constants, (min(4 * programs, made[2]),), kept))
     return calls
 
@@ -112,22 +119,26 @@ def digest_calls(
     multipliers: torch.Tensor,
     *,
     programs: int,
-    shapes: Shapes = SHAPES,
+    shapes: Shapes | None = None,
 ) -> list[Call]:
     """Launches that add what `boxes`, ``(byte in the bucket, view)``, contribute to `sums` of a bucket of `nbytes`.
 
     Raises:
         ValueError: a box is not of an integer dtype, or does not begin at a whole word of the bucket.
     """
+    shapes = shapes or (BESIDE if programs <= _FEW else ALONE)
     kept = tuple(box for _, box in boxes)
     groups: dict[int, list[tuple[int, int]]] = {4: [], 1: []}  # chunks at once -> address and number of the first
     runs: list[Walk] = []
+    dense: list[Walk] = []
     for at, box in boxes:
         if at % 4 or box.dtype.is_floating_point:
             raise ValueError(f"a box must be of an integer dtype and begin at a multiple of 4, found {box.dtype}, {at}")
         for walk in read_walks(at, box):
             for one in _long_runs(walk):
-                runs += _chunks(one, groups) if one.dense and one.unit == WIDEST else [one]
+                (dense if one.dense and one.unit == WIDEST else runs).append(one)
+    for one in _joined(dense):
+        runs += _chunks(one, groups)
     calls = []
     for count, found in groups.items():
         if found:
@@ -138,11 +149,13 @@ def digest_calls(
             calls.append(
                 Call(digest_chunks, (made, tiles, multipliers, sums), constants, (min(2 * programs, tiles),), kept)
             )
-    for (unit, inner, rows, columns), walks in _grouped(runs, lambda walk: _run_form(walk, shapes.digest_bytes)):
+    for (unit, inner, narrow, rows, columns), walks in _grouped(
+        runs, lambda walk: _run_form(walk, shapes.digest_bytes, shapes.run_slack)
+    ):
         table, walk_of, tiles = tables([run_row(walk, rows, columns) for walk in walks], sums.device)
         args = (table, walk_of, tiles, multipliers, sums, nbytes // 4, sums.numel() - 1)
-        constants = {"UNIT": unit, "INNER": inner, "CHUNK": CHUNK_BITS, "ROWS": rows, "COLUMNS": columns}
-        constants |= {"num_warps": shapes.digest_warps}
+        constants = {"UNIT": unit, "INNER": inner, "NARROW": narrow, "CHUNK": CHUNK_BITS}
+        constants |= {"ROWS": rows, "COLUMNS": columns, "num_warps": shapes.digest_warps}
         calls.append(Call(digest_rows, args, constants, (min(2 * programs, tiles),), kept))
     return calls
 
@@ -171,19 +184,20 @@ def _turned(walk: Walk) -> Turned | None:
     return Turned(walk, row, column)
 
 
-def _run_form(walk: Walk, tile_bytes: int) -> tuple[int, bool, int, int]:
-    """Unit, whether runs are dense, and a tile's runs and units of each: as wide as leaves few units outside."""
+def _run_form(walk: Walk, tile_bytes: int, slack: float) -> tuple[int, bool, bool, int, int]:
+    """Unit, whether runs are dense and offsets narrow, a tile's runs and units of each: as wide as wastes little."""
     most = tile_bytes // max(walk.unit, 4)
     length = walk.sizes[-1]
     widths = sorted({min(most, width) for width in (16, 64, 256, most)})
     least = min(-(-length // width) * width for width in widths)
-    columns = max(width for width in widths if -(-length // width) * width <= 1.1 * least)
+    columns = max(width for width in widths if -(-length // width) * width <= slack * least)
     rows = most // columns
     while (
         rows > 1 and rows * length * walk.unit > _CHUNK_BYTES // 2
     ):  # a tile is digested as part of two chunks at most
         rows //= 2
-    return walk.unit, walk.source_strides[-1] == 1 and walk.target_strides[-1] == 1, rows, columns
+    inner = walk.source_strides[-1] == 1 and walk.target_strides[-1] == 1
+    return walk.unit, inner, walk.narrow, rows, columns
 
 
 def _long_runs(walk: Walk) -> Iterator[Walk]:
@@ -204,6 +218,21 @@ def _long_runs(walk: Walk) -> Iterator[Walk]:
         ]
     for source, target in starts:
         yield one._replace(source=source, target=target)
+
+
+def _joined(walks: Sequence[Walk]) -> Iterator[Walk]:
+    """Dense walks of widest units; those that go on where another ends, in memory and in the bucket, as one."""
+    current: Walk | None = None
+    for walk in sorted(walks, key=lambda one: one.target):
+        if current is not None:
+            length = current.units * WIDEST
+            if (walk.source, walk.target) == (current.source + length, current.target + length):
+                current = current._replace(sizes=(current.units + walk.units,))
+                continue
+            yield current
+        current = walk
+    if current is not None:
+        yield current
 
 
 def _chunks(walk: Walk, groups: dict[int, list[tuple[int, int]]]) -> list[Walk]:

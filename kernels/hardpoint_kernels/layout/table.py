@@ -36,8 +36,9 @@ class Turned:
     column: int
 
     @property
-    def form(self) -> tuple[int, bool, bool, int]:
-        """Bytes of an element, whether the source's and the target's inner strides are 1, and the vector length."""
+    def form(self) -> tuple[int, bool, bool, int, bool]:
+        """Bytes of an element, whether the source's and the target's inner strides are 1, the vector length, and
+        whether offsets are narrow."""
         walk = self.walk
         source_unit, target_unit = walk.source_strides[self.column] == 1, walk.target_strides[self.row] == 1
         numbers = [
@@ -49,7 +50,7 @@ class Turned:
         vector = max(1, 16 // walk.unit)
         while any(number % vector for number in numbers) or (walk.source | walk.target) % (vector * walk.unit):
             vector //= 2
-        return walk.unit, source_unit, target_unit, vector
+        return walk.unit, source_unit, target_unit, vector, walk.narrow
 
     def table_row(self, rows: int, columns: int) -> tuple[list[int], int]:
         """The row, and the tiles of `rows` by `columns` elements."""

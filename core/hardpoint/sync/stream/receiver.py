@@ -71,6 +71,8 @@ class StreamReceiver:
         self._least, self._verified = least, digests
         self._lanes = Lanes(device, index, "wire", "land", "digest")
         self._buckets = plan.buckets_for(rank)
+        self._audiences = [audience for audience in audiences_of(plan) if rank in audience]
+        self._from = [plan.audience(bucket) for bucket in self._buckets]
         self._target: Storages | None = None
         self._ring: Ring | None = None
         self._sums: Sums | None = None
@@ -158,8 +160,7 @@ class StreamReceiver:
         stamps += self._greet(stamp, until, in_place)
         if keeper is not None:
             keeper.begin()  # after the stamps: their way to the host would be behind all that it keeps
-        for bucket, ins in zip(self._buckets, self._in, strict=True):
-            audience = self._plan.audience(bucket)
+        for bucket, audience, ins in zip(self._buckets, self._from, self._in, strict=True):
             for one in ins:
                 before = [keeper.kept(number) for number in one.parameters] if keeper is not None else []
                 with lanes.on("wire") as stream:
@@ -190,7 +191,7 @@ class StreamReceiver:
         lanes.lead_caller()
 
     def _greet(self, stamp: bytes, until: float, in_place: bool) -> list[torch.Tensor]:
-        mine = [audience for audience in audiences_of(self._plan) if self._rank in audience]
+        mine = self._audiences
         where = self._device.torch_device(self._index)
         found = [torch.empty(STAMP_BYTES, dtype=torch.uint8, device=where) for _ in mine]
         with self._lanes.on("wire"):

@@ -68,6 +68,8 @@ class StreamSender:
         self._lanes = Lanes(device, index, "pack", "wire", "digest")
         where = device.torch_device(index)
         self._sums = Sums(((bucket, 1) for bucket in plan.buckets), where) if digests else None
+        self._audiences = audiences_of(plan)
+        self._to = [plan.audience(bucket) for bucket in plan.buckets]
         self._sources: Sources | None = None
         self._ring: Ring | None = None
         self._stamp = _stamp_pair(where)
@@ -139,8 +141,7 @@ class StreamSender:
                 self._sums.clear()
         ring.start()
         self._greet(stamp, until)
-        for bucket, outs in zip(self._plan.buckets, self._out, strict=True):
-            audience = self._plan.audience(bucket)
+        for bucket, audience, outs in zip(self._plan.buckets, self._to, self._out, strict=True):
             for out in outs:
                 full = start
                 if out.pack is not None:
@@ -172,7 +173,7 @@ class StreamSender:
         host.copy_(stamp_tensor(stamp))
         with self._lanes.on("wire"):
             here.copy_(host, non_blocking=True)
-            for audience in audiences_of(self._plan):
+            for audience in self._audiences:
                 self._link.send(here, audience, seconds_left(until))
 
     def _bound(
