@@ -33,6 +33,7 @@ _CORE = {
     "doctor": ("hardpoint.cli.doctor.command:COMMAND", "look at this machine and say what is wrong and what to do"),
     "explain": ("hardpoint.cli.explain_command:COMMAND", "why values are no numbers, why ranks wait for each other"),
     "conformance": ("hardpoint.conformance.command:CONFORMANCE", "run the laws of the interfaces on a backend"),
+    "report": ("hardpoint.cli.report_command:COMMAND", "list, doctor, info and the kit in one file, to send"),
     "matrix": ("hardpoint.conformance.command:MATRIX", "print the support matrix from conformance reports"),
 }
 
