@@ -1,4 +1,4 @@
-"""``hardpoint report NAME``: list, doctor, info and the conformance kit in one file, sent from a machine with a device."""
+"""``hardpoint report NAME``: list, doctor, info and the conformance kit in one file, to send from such a machine."""
 
 from __future__ import annotations
 
