@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py OUT --vllm SITE --fla SITE
 
-SITE is a folder that holds the package. vLLM's files are copied as they are; the few helpers that they import from the rest of
-vLLM are written anew beside them. fla is copied whole (Python only). Then: PYTHONPATH=OUT python benchmarks/kernels.py
+SITE is a folder that holds the package. vLLM's files are copied as they are; the few helpers that they import from the
+rest of vLLM are written anew beside them. fla is copied whole (Python only). Then PYTHONPATH=OUT finds them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ FILES = [
         f"{OPS}/{name}.py"
         for name in (
             "chunk", "chunk_delta_h", "chunk_o", "chunk_scaled_dot_kkt", "cumsum", "fused_gdn_prefill_post_conv",
-            "fused_recurrent", "fused_sigmoid_gating", "index", "l2norm", "layernorm_guard", "op", "solve_tril", "utils",
-            "wy_fast",
+            "fused_recurrent", "fused_sigmoid_gating", "index", "l2norm", "layernorm_guard", "op", "solve_tril",
+            "utils", "wy_fast",
         )
     ),
     "model_executor/layers/mamba/ops/causal_conv1d.py",

@@ -22,16 +22,39 @@ def _level(X, A, mask):
 
 
 @triton.jit
-def _inverse(A, CHUNK: tl.constexpr):
-    """``(I + A)^-1`` of a strictly lower triangular ``[64, 64]``, float32: in blocks of 4, then 16, then 64."""
+def _merge_pairs(X, A, SIZE: tl.constexpr):
+    """From the inverse `X` of blocks of `SIZE` on the diagonal to that of twice the size, in four 16 x 16 matrices."""
+    i = tl.arange(0, 16)[None, :, None]
+    j = tl.arange(0, 16)[None, None, :]
+    off = tl.where((i // (2 * SIZE) == j // (2 * SIZE)) & (i // SIZE != j // SIZE), A, 0.0).to(tl.float16)
+    X_half = X.to(tl.float16)
+    return X - tl.dot(tl.dot(X_half, off).to(tl.float16), X_half)
+
+
+@triton.jit
+def _inverse(A, CHUNK: tl.constexpr, SMALL: tl.constexpr):
+    """``(I + A)^-1`` of a strictly lower triangular ``[64, 64]``, float32: of blocks of 16 first, then of all.
+
+    With `SMALL` the blocks of 16 are inverted as four small matrices, else inside the large one.
+    """
     i = tl.arange(0, CHUNK)[:, None]
     j = tl.arange(0, CHUNK)[None, :]
-    small = tl.where(i // 4 == j // 4, A, 0.0).to(tl.float16)
-    square = tl.dot(small, small)
-    eye = tl.where(i == j, 1.0, 0.0)
-    inner = eye + square
-    X = inner - tl.dot(small, inner.to(tl.float16))
-    X = _level(X, A, (i // 16 == j // 16) & (i // 4 != j // 4))
+    if SMALL:
+        p = tl.arange(0, 4)[:, None, None, None]
+        r = tl.arange(0, 4)[None, None, :, None]
+        blocks = tl.sum(tl.where(p == r, tl.reshape(A, [4, 16, 4, 16]), 0.0), 2)
+        a = tl.arange(0, 16)[None, :, None]
+        b = tl.arange(0, 16)[None, None, :]
+        X = tl.where(a == b, 1.0, 0.0) - tl.where(a // 2 == b // 2, blocks, 0.0)
+        X = _merge_pairs(X, blocks, 2)
+        X = _merge_pairs(X, blocks, 4)
+        X = _merge_pairs(X, blocks, 8)
+        X = tl.reshape(tl.where(p == r, X[:, :, None, :], 0.0), [CHUNK, CHUNK])
+    else:
+        small = tl.where(i // 4 == j // 4, A, 0.0).to(tl.float16)
+        inner = tl.where(i == j, 1.0, 0.0) + tl.dot(small, small)
+        X = inner - tl.dot(small, inner.to(tl.float16))
+        X = _level(X, A, (i // 16 == j // 16) & (i // 4 != j // 4))
     return _level(X, A, i // 16 != j // 16)
 
 
@@ -55,46 +78,42 @@ def chunk_prepare_kernel(
     K: tl.constexpr,
     V: tl.constexpr,
     CHUNK: tl.constexpr,
+    SMALL: tl.constexpr,
 ):
-    """One program: one chunk and one k head, for all v heads of it."""
-    GROUP: tl.constexpr = HV // H
-    h = tl.program_id(0)
+    """One program: one chunk and one v head."""
+    hv = tl.program_id(0)
+    h = hv // (HV // H)
     chunk = tl.program_id(1).to(tl.int64)
     sequence = tl.load(of_sequence + 2 * chunk)
     if (sequence < 0) | (sequence >= num_sequences):
         return
     begin = tl.load(starts + sequence).to(tl.int64)
     length = tl.load(starts + sequence + 1).to(tl.int64) - begin
-    t = tl.load(of_sequence + 2 * chunk + 1) * CHUNK + tl.arange(0, CHUNK)
+    i = tl.arange(0, CHUNK)
+    t = tl.load(of_sequence + 2 * chunk + 1) * CHUNK + i
     inside = t < length
     rows = begin + t
     column_k = tl.arange(0, K)
     column_v = tl.arange(0, V)
     key = tl.load(k + (rows[:, None] * H + h) * K + column_k[None, :], mask=inside[:, None], other=0.0)
     query = tl.load(q + (rows[:, None] * H + h) * K + column_k[None, :], mask=inside[:, None], other=0.0)
-    kk = tl.dot(key, tl.trans(key))
-    qk = tl.dot(query, tl.trans(key)) * scale
-    i = tl.arange(0, CHUNK)
-    lower = i[:, None] > i[None, :]
-    whole = i[:, None] >= i[None, :]
-    for r in range(GROUP):
-        hv = h * GROUP + r
-        rate = tl.load(beta + rows * HV + hv, mask=inside, other=0.0)
-        log_decay = tl.cumsum(tl.load(g + rows * HV + hv, mask=inside, other=0.0), 0)
-        # Rows past the end add nothing to the sum: the last entry is the decay of the whole chunk.
-        place = chunk * HV + hv
-        tl.store(decay + place * CHUNK + i, log_decay)
-        between = tl.exp(tl.where(whole, log_decay[:, None] - log_decay[None, :], float("-inf")))
-        tl.store(
-            attention + (place * CHUNK + i[:, None]) * CHUNK + i[None, :],
-            (qk * between).to(attention.dtype.element_ty),
-        )
-        T = _inverse(tl.where(lower, kk * between * rate[:, None], 0.0), CHUNK)
-        value = tl.load(v + (rows[:, None] * HV + hv) * V + column_v[None, :], mask=inside[:, None], other=0.0)
-        T_u = (T * rate[None, :]).to(value.dtype)
-        T_w = (T * (rate * tl.exp(log_decay))[None, :]).to(key.dtype)
-        tl.store(u + (place * V + column_v[None, :]) * CHUNK + i[:, None], tl.dot(T_u, value).to(u.dtype.element_ty))
-        tl.store(w + (place * CHUNK + i[:, None]) * K + column_k[None, :], tl.dot(T_w, key).to(w.dtype.element_ty))
+    rate = tl.load(beta + rows * HV + hv, mask=inside, other=0.0)
+    log_decay = tl.cumsum(tl.load(g + rows * HV + hv, mask=inside, other=0.0), 0)
+    # Rows past the end add nothing to the sum: the last entry is the decay of the whole chunk.
+    place = chunk * HV + hv
+    tl.store(decay + place * CHUNK + i, log_decay)
+    between = log_decay[:, None] - log_decay[None, :]
+    scores = tl.dot(query, tl.trans(key)) * tl.exp(tl.where(i[:, None] >= i[None, :], between, float("-inf")))
+    tl.store(
+        attention + (place * CHUNK + i[:, None]) * CHUNK + i[None, :], (scores * scale).to(attention.dtype.element_ty)
+    )
+    A = tl.dot(key, tl.trans(key)) * tl.exp(tl.where(i[:, None] > i[None, :], between, float("-inf")))
+    T = _inverse(A * rate[:, None], CHUNK, SMALL)
+    value = tl.load(v + (rows[:, None] * HV + hv) * V + column_v[None, :], mask=inside[:, None], other=0.0)
+    T_u = (T * rate[None, :]).to(value.dtype)
+    tl.store(u + (place * V + column_v[None, :]) * CHUNK + i[:, None], tl.dot(T_u, value).to(u.dtype.element_ty))
+    T_w = (T * (rate * tl.exp(log_decay))[None, :]).to(key.dtype)
+    tl.store(w + (place * CHUNK + i[:, None]) * K + column_k[None, :], tl.dot(T_w, key).to(w.dtype.element_ty))
 
 
 @triton.jit(do_not_specialize=["pool_size", "num_sequences"])

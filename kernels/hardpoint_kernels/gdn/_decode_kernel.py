@@ -79,11 +79,13 @@ def decode_kernel(
     V: tl.constexpr,
     BR: tl.constexpr,
     KI: tl.constexpr,
+    SR: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     NORM: tl.constexpr,
     GATE_SILU: tl.constexpr,
     SPEC: tl.constexpr,
     ORDER: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """One program: `BR` rows of one request's state, which are rows (head, v) of ``[HV, V, K]``, of one k head."""
     BLOCKS: tl.constexpr = HV * V // BR
@@ -128,8 +130,10 @@ def decode_kernel(
     # row sums are additions first and only then a few shuffles; over all lanes they would be five shuffles each.
     kc = tl.arange(0, KC)
     ki = tl.arange(0, KI)
-    tile = rows[:, None, None] * K + kc[None, :, None] * KI + ki[None, None, :]
-    s = tl.load(state + read * stride_state + tile).to(tl.float32)
+    PARTS: tl.constexpr = BR // SR
+    if PARTS == 1:
+        tile = rows[:, None, None] * K + kc[None, :, None] * KI + ki[None, None, :]
+        s = tl.load(state + read * stride_state + tile).to(tl.float32)
 
     # The sums over taps also fix the layout of what comes after: without a reduction Triton computes all channels of q
     # and k again in every thread that needs them.
@@ -171,24 +175,44 @@ def decode_kernel(
         kq *= q_factor * k_factor
         if READERS > 1:
             if t == 0:
-                # This program has read its windows: the sums above needed them. The last of the readers to say so
-                # writes the windows of q and k; the others are done with them.
+                # The last of a window's readers writes it, and a reader counts itself only with the window in its
+                # registers: what is added is computed from every value that was read (sums of squares are never
+                # negative, and NaN compares false). So no fence is needed, and one would wait for the state too.
+                one = tl.where(qq + kk < 0.0, 2, 1)
                 tl.debug_barrier()
-                arrived = tl.atomic_add(arrivals + n * H + h, 1, sem="acq_rel")
+                arrived = tl.atomic_add(arrivals + n * H + h, one, sem="relaxed")
         shifted = tl.load(a + token * stride_a + heads).to(tl.float32) + offset
         softplus = tl.where(shifted <= 20.0, tl.log(1.0 + tl.exp(shifted)), shifted)
         decay = tl.exp(rate * softplus)
         beta = tl.sigmoid(tl.load(b + token * stride_b + heads).to(tl.float32))
         # Both sums over the state before this token: o = S_new q = decay * (S q) + delta * (k q).
-        seen = tl.sum(tl.sum(s * k[None, :, :], 1), 1)
-        asked = tl.sum(tl.sum(s * q[None, :, :], 1), 1)
-        delta = (v - decay * seen) * beta
-        o = decay * asked + delta * kq
-        if BR > V:
-            s = s * decay[:, None, None]
+        if PARTS == 1:
+            seen = tl.sum(tl.sum(s * k[None, :, :], 1), 1)
+            asked = tl.sum(tl.sum(s * q[None, :, :], 1), 1)
+            delta = (v - decay * seen) * beta
+            o = decay * asked + delta * kq
+            if BR > V:
+                s = s * decay[:, None, None]
+            else:
+                s = s * decay
+            s += delta[:, None, None] * k[None, :, :]
         else:
-            s = s * decay
-        s += delta[:, None, None] * k[None, :, :]
+            # The rows pass through in parts, the next ones on their way while one is worked on.
+            part = tl.arange(0, PARTS)[:, None]
+            v_parts = tl.reshape(v, [PARTS, SR])
+            o_parts = tl.zeros([PARTS, SR], tl.float32)
+            row = tl.arange(0, SR)[:, None, None] * K + kc[None, :, None] * KI + ki[None, None, :]
+            line_of = state + line * stride_state + block * BR * K
+            for p in tl.range(0, PARTS, num_stages=STAGES):
+                s_part = tl.load(line_of + p * SR * K + row).to(tl.float32)
+                seen = tl.sum(tl.sum(s_part * k[None, :, :], 1), 1)
+                asked = tl.sum(tl.sum(s_part * q[None, :, :], 1), 1)
+                mine = tl.sum(tl.where(part == p, v_parts, 0.0), 0)
+                delta = (mine - decay * seen) * beta
+                o_parts = tl.where(part == p, (decay * asked + delta * kq)[None, :], o_parts)
+                s_part = s_part * decay + delta[:, None, None] * k[None, :, :]
+                tl.store(line_of + p * SR * K + row, s_part.to(state.dtype.element_ty))
+            o = tl.reshape(o_parts, [BR])
         if NORM:
             per_head = tl.reshape(o, [BR // V, V])
             mean = tl.sum(per_head * per_head, 1) / V
@@ -204,7 +228,7 @@ def decode_kernel(
             write = tl.load(slots + n * stride_slots + t).to(tl.int64)
             if (write >= 0) & (write != null_slot) & (write < pool_size):
                 tl.store(state + write * stride_state + tile, s.to(state.dtype.element_ty))
-        else:
+        elif PARTS == 1:
             tl.store(state + line * stride_state + tile, s.to(state.dtype.element_ty))
 
     tl.debug_barrier()  # several threads may hold one channel: all have read before one writes

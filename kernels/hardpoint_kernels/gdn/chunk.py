@@ -98,15 +98,19 @@ class ChunkRule:
         decay = g.new_empty(plan.chunks, HV, CHUNK)
         sizes: dict[str, Any] = {"H": H, "HV": HV, "K": K, "V": V, "CHUNK": CHUNK, "scale": self._scale}
         shape = {"heads": HV, "sequences": plan.sequences}
-        first = self._configs[0] or measured("chunk_prepare", q.device, **shape) or Config({}, 4, 1)
+        first = self._configs[0] or measured("chunk_prepare", q.device, **shape) or Config({"SMALL": 1}, 4, 1)
         constants = {**sizes, **first.constants()}
         self._prepare(
             tuple(constants.values()),
-            (H, plan.chunks),
+            (HV, plan.chunks),
             (q, k, v, g, beta, w, u, attention, decay, plan.starts, plan.of_sequence, plan.sequences),
             constants,
         )
-        second = self._configs[1] or measured("chunk_scan", q.device, **shape) or Config({"BV": 64, "STAGES": 2}, 4)
+        second = (
+            self._configs[1]
+            or measured("chunk_scan", q.device, **shape)
+            or Config({"BV": 64, "STAGES": 3 if V == 128 else 2}, 4)
+        )
         constants = {
             **sizes, "null_slot": self._null_slot, "stride_state": state.stride(0), "stride_out": out.stride(0),
             **second.constants(),

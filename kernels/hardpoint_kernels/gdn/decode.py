@@ -224,14 +224,18 @@ class GdnDecode:
         tensors = {"mixed_qkv": mixed_qkv, "a": a, "b": b, "conv_state": conv_state, "state": state, "slots": slots}
         checks.expect_one_device(NAME, {**tensors, "out": out, "z": z, "A_log": self._weights[2]})
 
-        config = self._config or choose(heads, requests, state.dtype, norm=self._norm[0], device=state.device)
-        if not fits(heads, config, norm=self._norm[0]):
+        config = self._config or choose(
+            heads, requests, state.dtype, norm=self._norm[0], speculative=speculative, device=state.device
+        )
+        if not fits(heads, config, norm=self._norm[0], speculative=speculative):
             raise KernelRefused(
                 f"{NAME}: BR={config.blocks['BR']} rows per program do not fit HV={heads.num_v_heads}, H="
                 f"{heads.num_k_heads}, V={heads.head_v_dim}{' with the norm' if self._norm[0] else ''}: it must divide "
-                "HV / H * V, and be V or a multiple of it with the norm; nothing was launched."
+                "HV / H * V, and be V or a multiple of it with the norm; parts (SR) are for one token per request "
+                "and at most V rows; nothing was launched."
             )
         weight = self._weights[0]
+        block = config.blocks["BR"]
         constants = {
             "scale": heads.scale, "eps": self._norm[2], "null_slot": self._null_slot,
             "stride_x": mixed_qkv.stride(0), "stride_a": a.stride(0), "stride_b": b.stride(0),
@@ -241,26 +245,33 @@ class GdnDecode:
             "stride_weight": weight.stride(0), "stride_weight_tap": weight.stride(1), "H": heads.num_k_heads,
             "HV": heads.num_v_heads, "K": heads.head_k_dim, "V": heads.head_v_dim,
             "HAS_BIAS": self._weights[1] is not None, "NORM": self._norm[0], "GATE_SILU": self._norm[1],
-            "SPEC": speculative, "ORDER": self._order, **config.constants(),
+            "SPEC": speculative, "ORDER": self._order, "SR": block, "STAGES": config.num_stages, **config.constants(),
         }  # fmt: skip
         grid = (requests * heads.num_v_heads * heads.head_v_dim // config.blocks["BR"],)
         key = self._keys.setdefault(tuple(constants.values()), len(self._keys))
         return key, grid, constants
 
 
-def fits(heads: Heads, config: Config, *, norm: bool) -> bool:
-    """A program's rows lie within the v heads of one k head, and cover whole heads if there is a norm."""
+def fits(heads: Heads, config: Config, *, norm: bool, speculative: bool = False) -> bool:
+    """A program's rows lie within the v heads of one k head, and cover whole heads if there is a norm.
+
+    Rows that pass through in parts (SR below BR) are of one head, and only where each request has one token.
+    """
     block, size = config.blocks["BR"], heads.head_v_dim
+    if config.blocks.get("SR", block) != block and (speculative or block > size):
+        return False
     within = heads.num_v_heads // heads.num_k_heads * size % block == 0
     return within and (block % size == 0 or (not norm and size % block == 0))
 
 
-def choose(heads: Heads, requests: int, state_dtype: torch.dtype, *, norm: bool, device: torch.device) -> Config:
+def choose(
+    heads: Heads, requests: int, state_dtype: torch.dtype, *, norm: bool, speculative: bool, device: torch.device
+) -> Config:
     """The measured block sizes for this device and shape, or a default that fits every shape."""
     rows = heads.num_v_heads * heads.head_v_dim
     shape = {"rows": rows, "norm": int(norm), "state_bytes": state_dtype.itemsize, "requests": requests}
     found = measured("decode", device, **shape)
-    if found is not None and fits(heads, found, norm=norm):
+    if found is not None and fits(heads, found, norm=norm, speculative=speculative):
         return found
     block = heads.head_v_dim if norm else min(32, heads.head_v_dim)
     return Config({"BR": block, "KI": min(heads.head_k_dim, 32)}, num_warps=max(1, block * heads.head_k_dim // 2048))

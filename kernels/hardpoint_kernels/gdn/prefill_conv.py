@@ -19,7 +19,7 @@ FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 
 
 class Prepared(NamedTuple):
-    """For the chunk rule: q, k ``[T, H, K]`` (normalised, not scaled), v ``[T, HV, V]``, g, beta ``[T, HV]`` float32."""
+    """For the chunk rule: q, k ``[T, H, K]`` normalised and not scaled, v ``[T, HV, V]``, g, beta ``[T, HV]`` fp32."""
 
     q: torch.Tensor
     k: torch.Tensor

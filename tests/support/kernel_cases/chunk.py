@@ -89,7 +89,7 @@ def case_block_sizes(device: str) -> None:
     """Rows per program and depth of pipelining."""
     heads = Heads(1, 1, 64, 128)
     for rows, stages, warps in ((64, 1, 4), (128, 2, 8)):
-        scan, prepare = Config({"BV": rows, "STAGES": stages}, warps), Config({}, warps, 1)
+        scan, prepare = Config({"BV": rows, "STAGES": stages}, warps), Config({"SMALL": rows == 64}, warps, 1)
         compare(device, (130,), heads=heads, scan=scan, prepare=prepare)
 
 

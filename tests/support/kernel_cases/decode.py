@@ -84,6 +84,8 @@ def case_block_sizes(device: str) -> None:
             layer = make_layer(SMALL, dtype, bias=norm)
             slots = torch.tensor([5, 2, 7], dtype=torch.int32)
             compare(device, SMALL, layer, tokens(SMALL, 3, dtype), slots, norm=norm, config=config)
+    parts = Config({"BR": 32, "SR": 8, "KI": 16}, 1, num_stages=3)
+    compare(device, SMALL, layer, tokens(SMALL, 3, dtype), slots, norm=True, config=parts)
 
 
 def case_head_ratios(device: str) -> None:
@@ -157,8 +159,10 @@ def case_strided(device: str) -> None:
         wide[:, : SMALL.channels], given["a"].to(device), given["b"].to(device), conv_state, state, slots.to(device),
         out, z=wide[:, SMALL.channels :].unflatten(1, (4, 32)),
     )  # fmt: skip
-    assert torch.equal(out, wanted)
-    assert torch.equal(state, plain.state) and torch.equal(conv_state, plain.conv_state)
+    close(out, wanted, bound_of(dtype), "output")  # other strides are other code: sums may be taken in another order
+    close(state, plain.state, 1e-6, "state")
+    assert torch.equal(conv_state, plain.conv_state)
+    assert bool(pages[:, 4 * 32 * 32 :].isnan().all()), "between the slots"
 
 
 def case_program_order(device: str) -> None:
