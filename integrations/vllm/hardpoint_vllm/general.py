@@ -44,9 +44,11 @@ def install() -> None:
 def _watch() -> str:
     """Install what cannot change a result; a word on the guard for the log line."""
     from hardpoint_vllm import weight_transfer
+    from hardpoint_vllm.probe_hooks import attach
     from hardpoint_vllm.tripwire import hook
     from hardpoint_vllm.triton import guard
 
+    attach.install()
     hook.install()
     weight_transfer.register()
     return " and the guard of Triton launches" if guard.install() else ""

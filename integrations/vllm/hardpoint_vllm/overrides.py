@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hardpoint.overrides import Kind, Override
+from hardpoint.probe import wanted
 from hardpoint_vllm.versions import SUPPORTED
 
 _LOADERS = "vllm.model_executor.model_loader.base_loader"
@@ -83,7 +84,21 @@ def table() -> list[Override]:
         ),
         *(_attention(name) for name in _attention_names()),
         *_sleep(),
+        *(_probe() if wanted() else ()),
         *(_triton() if _launches_triton() else ()),
+    ]
+
+
+def _probe() -> list[Override]:
+    return [
+        _row(
+            "vllm.v1.worker.gpu_worker:Worker.load_model",
+            "patch",
+            "probe_hooks.attach",
+            "hooks on the layers of the model say where the first value that is no number came from",
+            _patched("vllm.v1.worker.gpu_worker", "Worker", "load_model"),
+            "only with HARDPOINT_PROBE; also with HARDPOINT_BACKEND unset",
+        )
     ]
 
 

@@ -75,11 +75,12 @@ class Run:
     def __init__(self, engine: Any, rank: int, size: int) -> None:
         self._engine, self._rank, self._size = engine, rank, size
         self._tokens: dict[str, list[int]] = {}
+        self._gaps: dict[str, list[float]] = {}
 
     def follow(self, plan: str) -> dict[str, Any]:
-        """Tokens by request of the parts of `plan`: names with commas."""
+        """Tokens by request, and how sure each was (distance of the two best log-probs), of the parts of `plan`."""
         steps = sum(getattr(self, f"_{part}")() for part in plan.split(","))
-        return {"tokens": self._tokens, "steps": steps}
+        return {"tokens": self._tokens, "gaps": self._gaps, "steps": steps}
 
     def _prompts(self) -> int:
         """The fixed prompts, all at once; data-parallel ranks take them in turn, so that their loads differ."""
@@ -118,13 +119,16 @@ class Run:
     def _add(self, name: str, prompt: list[int], count: int) -> None:
         from vllm import SamplingParams
 
-        sampling = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True, detokenize=False)
+        sampling = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True, detokenize=False, logprobs=2)
         self._engine.add_request(name, {"prompt_token_ids": prompt}, sampling)
 
     def _step(self) -> None:
         for output in self._engine.step():
             if output.finished:
-                self._tokens[output.request_id] = list(output.outputs[0].token_ids)
+                answer = output.outputs[0]
+                best = [sorted((each.logprob for each in at.values()), reverse=True) for at in answer.logprobs]
+                self._tokens[output.request_id] = list(answer.token_ids)
+                self._gaps[output.request_id] = [first - second for first, second, *_ in best]
 
 
 if __name__ == "__main__":
