@@ -71,6 +71,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("HARDPOINT_GUARD", "check of other people's Triton launches: on, off or strict", "on"),
     Variable("HARDPOINT_NATIVE_LAUNCH", "bound Triton launches in C where there is a compiler: on or off", "on"),
     Variable("HARDPOINT_TRIPWIRE", "second raw model.load_weights inside vLLM: raise, warn or off", "raise"),
+    Variable(
+        "HARDPOINT_RAW_RELOAD",
+        "raw model.load_weights of a trainer that processes by hand afterwards: refuse, or session to collect them",
+        "refuse",
+    ),
     Variable("HARDPOINT_SLEEP_STEP_SECONDS", "how long a rank's steps of sleep or wake may take between votes", "120"),
     Variable("HARDPOINT_SLEEP_DRAIN_SECONDS", "how long sleep waits for running requests with mode=wait", "300"),
     Variable("HARDPOINT_SLEEP_REQUESTS", "requests to a sleeping engine: wait, or refuse with an error", "wait"),

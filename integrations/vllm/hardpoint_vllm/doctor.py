@@ -14,7 +14,7 @@ from hardpoint_vllm.versions import SUPPORTED, installed, objection
 
 _MEANING = {
     Mode.OFF: f"off ({VARIABLE}=off): nothing is installed in vLLM",
-    Mode.WATCH: f"watch ({VARIABLE} is unset): the platform is left alone, only the reload tripwire is set",
+    Mode.WATCH: f"watch ({VARIABLE} is unset): the platform is left alone, only what cannot change results is set",
     Mode.ON: "on: everything in the table is installed",
 }
 
@@ -29,11 +29,14 @@ def section() -> DoctorSection:
         for group in GROUPS
         if any(entry.name == "hardpoint" for entry in importlib.metadata.entry_points(group=group))
     )
+    here = probed.here if probed else {}
     rows = (
         ("vLLM", version or "not installed"),
         ("supported", SUPPORTED),
         ("mode", _MEANING[wanted]),
-        ("platform", (probed.platform if probed else "") or "not asked"),
+        ("platform", here.get("platform") or (probed.platform if probed else "") or "not asked"),
+        *((f"left out: {module}", f"{why}.") for module, why in here.get("left", {}).items()),
+        *((f"shim {row['name']}", f"{row['state']} ({row['host']}): {row['why']}") for row in here.get("shims", ())),
     )
     overrides = tuple(Override(**row) for row in probed.overrides) if probed else ()
     return DoctorSection("vLLM", rows, diagnose(version, os.environ, registered, probed), overrides)

@@ -44,28 +44,48 @@ def install() -> None:
 def _watch() -> str:
     """Install what cannot change a result; a word on the guard for the log line."""
     from hardpoint_vllm import weight_transfer
+    from hardpoint_vllm.compat import keep, post_load
+    from hardpoint_vllm.compat.host import host
     from hardpoint_vllm.probe_hooks import attach
     from hardpoint_vllm.tripwire import hook
     from hardpoint_vllm.triton import guard
 
     attach.install()
     hook.install()
+    post_load.install()
+    if host().owner == "plugin":
+        keep.install()
     weight_transfer.register()
     return " and the guard of Triton launches" if guard.install() else ""
 
 
 def _install_all(device_type: str) -> None:
+    from hardpoint_vllm import sleep
+    from hardpoint_vllm.compat import raw_reload, rope
+    from hardpoint_vllm.compat.host import host
+    from hardpoint_vllm.control import install as control
+    from hardpoint_vllm.metrics import watch as metrics
     from hardpoint_vllm.moe import unquantized
     from hardpoint_vllm.parallel import padding, zero_tail
     from hardpoint_vllm.triton import gdn
     from hardpoint_vllm.weight_transfer import core_hook, first_load
 
-    gdn.install()
-    unquantized.install()
-    padding.install()
-    zero_tail.install(device_type)
-    first_load.install()
-    core_hook.install()
+    here = host()
+    for part, install_part in (
+        ("triton.gdn", gdn.install),
+        ("moe.unquantized", unquantized.install),
+        ("parallel.padding", padding.install),
+        ("parallel.zero_tail", lambda: zero_tail.install(device_type)),
+        ("weight_transfer.first_load", first_load.install),
+        ("weight_transfer.core_hook", core_hook.install),
+        ("sleep", sleep.install),
+        ("metrics", metrics.install),
+        ("control", control.install),
+        ("compat.raw_reload", raw_reload.install),
+        ("compat.rope", rope.SHIM.apply),
+    ):
+        if not here.leaves(f"hardpoint_vllm.{part}"):
+            install_part()
 
 
 def _agree() -> tuple[str, str]:

@@ -21,7 +21,16 @@ _MOE = "vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method"
 
 
 def table() -> list[Override]:
-    """Rows in the order they are installed; `installed` is about this process."""
+    """Rows in the order they are installed; `installed` is about this process. What another plugin does has no row."""
+    from hardpoint_vllm.compat.host import host
+
+    here = host()
+    return [row for row in _rows() if not here.leaves(row.owner)]
+
+
+def _rows() -> list[Override]:
+    from hardpoint_vllm.compat import rows as compat
+
     return [
         _row(
             f"{_LOADERS}:process_weights_after_loading",
@@ -84,6 +93,8 @@ def table() -> list[Override]:
         ),
         *(_attention(name) for name in _attention_names()),
         *_sleep(),
+        *_front(),
+        *compat.rows(),
         *(_probe() if wanted() else ()),
         *(_triton() if _launches_triton() else ()),
     ]
@@ -100,6 +111,12 @@ def _probe() -> list[Override]:
             "only with HARDPOINT_PROBE; also with HARDPOINT_BACKEND unset",
         )
     ]
+
+
+def _front() -> list[Override]:
+    from hardpoint_vllm.control.rows import rows
+
+    return rows()
 
 
 _SLEEP = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 DEADLINE = 35.0  # doctor gives a section 40 s
@@ -20,11 +20,13 @@ class Probed:
     overrides: rows of `hardpoint_vllm.overrides.table`, as dictionaries.
     platform: class that vLLM uses, empty if it did not come so far.
     error: why an engine would not start, empty if it would.
+    here: who has the platform, what is left to them, and what became of the shims (`hardpoint_vllm.compat.rows.here`).
     """
 
     overrides: list[dict[str, Any]]
     platform: str
     error: str
+    here: dict[str, Any] = field(default_factory=dict)
 
 
 def run(deadline: float = DEADLINE) -> Probed:
@@ -37,7 +39,7 @@ def run(deadline: float = DEADLINE) -> Probed:
     lines = ran.stdout.strip().splitlines()
     try:
         found = json.loads(lines[-1] if lines else "")
-        return Probed(found["overrides"], found["platform"], found["error"])
+        return Probed(found["overrides"], found["platform"], found["error"], found["here"])
     except (ValueError, KeyError, TypeError):
         last = (ran.stderr.strip().splitlines() or ["no output"])[-1]
         return Probed([], "", f"vLLM could not be loaded (exit status {ran.returncode}): {last}")
@@ -46,6 +48,7 @@ def run(deadline: float = DEADLINE) -> Probed:
 def main() -> None:
     """Do in this process what an engine does first."""
     from hardpoint_vllm import overrides
+    from hardpoint_vllm.compat.rows import here
 
     platform, error = "", ""
     try:
@@ -57,7 +60,7 @@ def main() -> None:
     except Exception as caught:  # noqa: BLE001 - the report is the point
         error = f"{type(caught).__name__}: {caught}"
     rows = [row.as_dict() for row in overrides.table()]
-    print(json.dumps({"overrides": rows, "platform": platform, "error": error}))
+    print(json.dumps({"overrides": rows, "platform": platform, "error": error, "here": here()}))
 
 
 if __name__ == "__main__":

@@ -47,14 +47,18 @@ def test_every_patch_is_listed_and_every_listed_row_is_installed_when_a_backend_
     assert ours["replaced"] == sorted(row["target"] for row in ours["table"] if row["kind"] == "patch")
 
 
-def test_unset_installs_the_tripwire_and_the_name_of_the_engine_alone(process: Callable[..., Answer]) -> None:
+def test_unset_installs_what_cannot_change_results_alone(process: Callable[..., Answer]) -> None:
     unset = process(None)
     assert unset["error"] is None
     assert [row["owner"] for row in unset["table"] if row["installed"]] == [
         "hardpoint_vllm.tripwire.hook",
         "hardpoint_vllm.weight_transfer.engine",
+        "hardpoint_vllm.compat.post_load",
     ]
-    assert unset["replaced"] == ["vllm.model_executor.model_loader.base_loader:process_weights_after_loading"]
+    assert unset["replaced"] == [
+        "vllm.model_executor.model_loader.base_loader:process_weights_after_loading",
+        "vllm.model_executor.model_loader.utils:process_weights_after_loading",
+    ]
 
 
 def test_off_installs_nothing(process: Callable[..., Answer]) -> None:

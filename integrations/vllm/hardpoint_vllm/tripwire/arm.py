@@ -31,6 +31,7 @@ from hardpoint.errors import HardpointError, LayoutError
 from hardpoint_vllm.tripwire.fingerprint import Fingerprint
 
 VARIABLE = "HARDPOINT_TRIPWIRE"
+MARK = "__hardpoint_armed__"  # on the loaders that refuse
 _EXPERT_WEIGHTS = ("w13_", "w2_")
 _logger = logging.getLogger("vllm.hardpoint.tripwire")
 
@@ -66,7 +67,7 @@ def arm(model: torch.nn.Module, before: dict[str, Fingerprint]) -> list[Armed]:
         qualified = f"{path}.{name}"
         change = _change(name, before.get(qualified), Fingerprint.of(param), _recorded(module)[name])
         if change is not None:
-            param.weight_loader = _refusing_loader(qualified, change, param, how)  # type: ignore[attr-defined]
+            param.weight_loader = _refusing_loader(qualified, change, module, param, how)  # type: ignore[attr-defined]
             armed.append(Armed(qualified, change))
     return armed
 
@@ -83,7 +84,9 @@ def _change(name: str, before: Fingerprint | None, after: Fingerprint, created: 
     return None if before.same_as(after) else "its elements were moved"
 
 
-def _refusing_loader(qualified: str, change: str, param: torch.nn.Parameter, how: str) -> Callable[..., Any]:
+def _refusing_loader(
+    qualified: str, change: str, module: torch.nn.Module, param: torch.nn.Parameter, how: str
+) -> Callable[..., Any]:
     sentence = (
         f"Raw load_weights into {qualified} refused: it was processed for its kernel after loading ({change}), and "
         "weights in checkpoint layout written into it now would give wrong tokens without an error. Parameters before "
@@ -94,6 +97,8 @@ def _refusing_loader(qualified: str, change: str, param: torch.nn.Parameter, how
     original = getattr(param, "weight_loader", None)
 
     def weight_loader(*args: Any, **kwargs: Any) -> Any:
+        if original is not None and _is_elsewhere(module, args, kwargs):
+            return original(*args, **kwargs)
         if how == "raise":
             raise LayoutError(sentence)
         _logger.warning(sentence)
@@ -103,7 +108,19 @@ def _refusing_loader(qualified: str, change: str, param: torch.nn.Parameter, how
             return default_weight_loader(*args, **kwargs)
         return original(*args, **kwargs)
 
+    setattr(weight_loader, MARK, True)
     return weight_loader
+
+
+def _is_elsewhere(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a loader is called for an expert of another rank, which vLLM's loader passes over.
+
+    With expert parallelism a reload offers every expert to every rank: a layer that has all of its own is processed,
+    and armed again, while the others still come.
+    """
+    to_local = getattr(module, "_map_global_expert_id_to_local_expert_id", None)
+    expert = kwargs.get("expert_id", args[4] if len(args) > 4 else None)  # (param, weight, name, shard_id, expert_id)
+    return to_local is not None and isinstance(expert, int) and to_local(expert) == -1
 
 
 def _restorable(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, str, torch.nn.Parameter]]:

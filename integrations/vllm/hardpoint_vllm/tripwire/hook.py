@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -16,7 +17,14 @@ from hardpoint_vllm.announce import flush
 from hardpoint_vllm.patching import wrap
 from hardpoint_vllm.tripwire.arm import Armed, arm, fingerprints
 
+AFTERWARDS: list[Callable[[torch.nn.Module], object]] = []  # called with each model that was processed and armed
+_ARMED: WeakKeyDictionary[torch.nn.Module, tuple[Armed, ...]] = WeakKeyDictionary()
 _logger = logging.getLogger("vllm.hardpoint.tripwire")
+
+
+def armed_of(model: torch.nn.Module) -> tuple[Armed, ...]:
+    """Parameters of `model` that post-load processing moved; empty too where it was not seen."""
+    return _ARMED.get(model, ())
 
 
 def install() -> bool:
@@ -31,6 +39,9 @@ def _around(original: Callable[..., Any]) -> Callable[..., Any]:
         before = fingerprints(model)
         result = original(model, *args, **kwargs)
         armed = arm(model, before)
+        _ARMED[model] = tuple(armed)
+        for action in AFTERWARDS:
+            action(model)
         flush()
         if armed:
             _logger.info("%s", _summary(type(model).__name__, armed))
