@@ -42,8 +42,11 @@ def hardpoint_backend(options: Mapping[str, Any]) -> Backend | None:
 
 
 @hookspec
-def hardpoint_kernel(op: str, backend: Backend) -> KernelOffer | Refusal | None:
-    """Offer a kernel for `op` on `backend`, refuse with a sentence, or answer None: not this plugin's business."""
+def hardpoint_kernel(op: str, backend: Backend) -> KernelOffer | Refusal | list[KernelOffer | Refusal] | None:
+    """Offer a kernel for `op` on `backend`, refuse with a sentence, or answer None: not this plugin's business.
+
+    A plugin that knows several providers returns a list. Offers are ranked by measured tables (`hardpoint.providers`).
+    """
 
 
 @hookspec

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardpoint import Backend, BackendInfo, Probe, hookimpl
+
+if TYPE_CHECKING:
+    from hardpoint.launcher import KernelOffer, Refusal
 
 
 @hookimpl
@@ -31,3 +34,12 @@ def hardpoint_backend(options: Mapping[str, Any]) -> Backend:
     from hardpoint_cuda.backend import build
 
     return build(options)
+
+
+@hookimpl
+def hardpoint_kernel(op: str, backend: Backend) -> list[KernelOffer | Refusal] | None:
+    if backend.info.name != "cuda":
+        return None
+    from hardpoint_cuda.kernels import offers
+
+    return offers(op)

@@ -21,15 +21,20 @@ TOPICS: dict[str, str] = {
     "hang": "hardpoint.cli.explain_topics:explain_hang_files",
 }
 # What explains an operation by its name and shape, ``module:function``; None as long as nothing does.
-OPERATION: str | None = None
+OPERATION: str | None = "hardpoint.cli.explain_operation:explain_operation"
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", metavar="WHAT", help="nan: the probe's reports; hang: flight records; else an operation"
     )
-    parser.add_argument("rest", metavar="FILE", nargs="*", help="files or folders, of all ranks together")
+    parser.add_argument(
+        "rest", metavar="FILE", nargs="*", help="files or folders, of all ranks together; or SIZE=N ..."
+    )
     parser.add_argument("--clean", metavar="FILE", nargs="+", default=[], help="nan: reports of a clean run")
+    parser.add_argument("--device", help="operation: name of the device (default: the backend's first)")
+    parser.add_argument("--backend", help="operation: default is what HARDPOINT_BACKEND means here")
+    parser.set_defaults(topics=tuple(TOPICS))
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -42,4 +47,9 @@ def _run(args: argparse.Namespace) -> int:
     return topic(args)
 
 
-COMMAND = Command("explain", "why values are no numbers (nan), why ranks wait for each other (hang)", _arguments, _run)
+COMMAND = Command(
+    "explain",
+    "why values are no numbers (nan), why ranks wait (hang), which kernel serves an operation",
+    _arguments,
+    _run,
+)
