@@ -36,9 +36,9 @@ class Shapes:
     dense_bytes: int = 8192
     dense_warps: int = 4
     run_bytes: int = 4096
-    run_warps: int = 4
-    run_slack: float = 1.1  # times the units of a run, that a tile may be wide
-    turned: tuple[int, int, int] = (64, 32, 4)  # elements along the target, along the source, warps
+    run_warps: int = 2
+    run_slack: float = 1.4  # times the units of a run, that a tile may be wide
+    turned: tuple[int, int, int] = (32, 64, 2)  # elements along the target, along the source, warps
     digest_bytes: int = 8192
     digest_warps: int = 4
     chunk_words: int = 2048
@@ -46,7 +46,8 @@ class Shapes:
 
 
 ALONE = Shapes()
-BESIDE = Shapes(dense_bytes=32768, dense_warps=8, run_bytes=16384)  # few programs: each has more under way
+# Few programs: each has more under way.
+BESIDE = Shapes(dense_bytes=32768, dense_warps=8, run_bytes=16384, run_warps=8, run_slack=1.1)
 _FEW = 132  # programs
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hardpoint.device import Device, Event, Stream
 from hardpoint.errors import SyncError
 from hardpoint.sync.stream.link import Link
 
-_PAUSE = 2e-5  # seconds between two looks at an event
+_PAUSE = 2e-5  # seconds between two looks at an event that is far away
 
 
 class Lanes:
@@ -19,21 +19,29 @@ class Lanes:
     def __init__(self, device: Device, index: int, *names: str) -> None:
         self._device, self._index = device, index
         self._streams: dict[str, Stream] = {name: device.stream(index) for name in names}
+        self._ends = {name: self.event() for name in names}
+        self._start = self.event()
 
     def __getitem__(self, name: str) -> Stream:
         return self._streams[name]
 
     def follow_caller(self) -> None:
         """All lanes wait for what the caller has queued so far: it may still be writing the weights."""
-        here = self.mark()
+        self._start.record(self._device.current_stream(self._index))
         for stream in self._streams.values():
-            stream.wait_event(here)
+            stream.wait_event(self._start)
 
     def lead_caller(self) -> None:
         """What the caller queues from here on waits for all lanes."""
         caller = self._device.current_stream(self._index)
-        for stream in self._streams.values():
-            caller.wait_event(self.mark(stream))
+        for event in self.ends():
+            caller.wait_event(event)
+
+    def ends(self) -> tuple[Event, ...]:
+        """Events after all that is in the lanes by now."""
+        for name, event in self._ends.items():
+            event.record(self._streams[name])
+        return tuple(self._ends.values())
 
     @contextmanager
     def on(self, name: str) -> Iterator[Stream]:
@@ -42,24 +50,27 @@ class Lanes:
         with self._device.use_stream(stream):
             yield stream
 
-    def mark(self, stream: Stream | None = None) -> Event:
-        """An event after all that is in `stream` (None: the caller's current one) by now."""
-        event = self._device.event(self._index)
-        event.record(self._device.current_stream(self._index) if stream is None else stream)
-        return event
+    def event(self) -> Event:
+        """One that may be recorded again and again: making one costs more than recording it."""
+        return self._device.event(self._index)
 
-    def settle(self, event: Event, link: Link, until: float, doing: str) -> None:
-        """Block the host until `event`.
+    def settle(self, events: Sequence[Event], link: Link, until: float, doing: str, *, soon: bool = False) -> None:
+        """Block the host until all `events`.
+
+        Args:
+            soon: it is a matter of a millisecond: look again at once, instead of resting the processor for longer than
+                what is left.
 
         Raises:
             CommunicatorError: the link has failed meanwhile.
             SyncError: `until` (of the monotonic clock) has passed.
         """
-        while not event.query():
-            link.check()
-            if time.monotonic() > until:
-                raise SyncError(f"{doing} was not done by its deadline, although no rank is known to be missing.")
-            time.sleep(_PAUSE)
+        for event in events:
+            while not event.query():
+                link.check()
+                if time.monotonic() > until:
+                    raise SyncError(f"{doing} was not done by its deadline, although no rank is known to be missing.")
+                time.sleep(0.0 if soon else _PAUSE)
         link.check()
 
 

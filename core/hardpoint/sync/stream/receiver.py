@@ -22,7 +22,7 @@ from hardpoint.sync.stream.link import Link
 from hardpoint.sync.stream.memory import Ring
 from hardpoint.sync.stream.ranges import in_buffer, one_range
 from hardpoint.sync.stream.sender import OnBucket
-from hardpoint.sync.stream.stamp import STAMP_BYTES, check_stamp
+from hardpoint.sync.stream.stamp import check_stamp, stamp_memory
 from hardpoint.sync.stream.sums import Sums
 
 
@@ -40,13 +40,18 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True)
 class _In:
-    """A message to come: where its bytes go, how they land from there (None: they are there), and their digests."""
+    """A message to come: where its bytes go, how they land from there (None: they are there), and their digests.
+
+    `arrived` and `landed` are marks in the lanes, used again at every update.
+    """
 
     payload: torch.Tensor
     land: Launch | None
     turn: int
     digests: tuple[Launch, ...]
     parameters: tuple[int, ...]
+    arrived: Event
+    landed: Event
 
 
 class StreamReceiver:
@@ -72,6 +77,8 @@ class StreamReceiver:
         self._lanes = Lanes(device, index, "wire", "land", "digest")
         self._buckets = plan.buckets_for(rank)
         self._audiences = [audience for audience in audiences_of(plan) if rank in audience]
+        self._stamps = [stamp_memory(device.torch_device(index)) for _ in self._audiences]
+        self._greeted = self._lanes.event()
         self._from = [plan.audience(bucket) for bucket in self._buckets]
         self._target: Storages | None = None
         self._ring: Ring | None = None
@@ -128,81 +135,80 @@ class StreamReceiver:
         if self._ring is None:
             raise SyncError("Nowhere to receive: call prepare with the storages first.")
         until = time.monotonic() + deadline
-        stamps: list[torch.Tensor] = []
+        lanes, doing = self._lanes, f"Receiving at rank {self._rank}"
         try:
             with self._device.use(self._index):
-                self._queue(stamp, until, in_place, keeper, on_bucket, stamps)
-                done = self._lanes.mark()
-            self._lanes.settle(done, self._link, until, f"Receiving at rank {self._rank}")
-            for found in stamps:
-                check_stamp(found, stamp, self._rank)
+                nearly = self._queue(stamp, until, in_place, keeper, on_bucket)
+                done = lanes.ends()
+            lanes.settle(nearly, self._link, until, doing)
+            lanes.settle(done, self._link, until, doing, soon=True)
+            self._check(stamp)
         except BaseException:
             self._link.close()
             raise
         return self._sums.digests() if self._sums is not None else {}
 
     def _queue(
-        self,
-        stamp: bytes,
-        until: float,
-        in_place: bool,
-        keeper: Keeper | None,
-        on_bucket: OnBucket | None,
-        stamps: list[torch.Tensor],
-    ) -> None:
+        self, stamp: bytes, until: float, in_place: bool, keeper: Keeper | None, on_bucket: OnBucket | None
+    ) -> list[Event]:
+        """Queue everything; the answer is done when the last message is all that is left."""
         assert self._ring is not None
         lanes, ring, link = self._lanes, self._ring, self._link
+        nearly: list[Event] = []
         lanes.follow_caller()
         ring.start()
-        if self._sums is not None:
-            with lanes.on("digest"):
-                self._sums.clear()
-        stamps += self._greet(stamp, until, in_place)
-        if keeper is not None:
-            keeper.begin()  # after the stamps: their way to the host would be behind all that it keeps
-        for bucket, audience, ins in zip(self._buckets, self._from, self._in, strict=True):
-            for one in ins:
-                before = [keeper.kept(number) for number in one.parameters] if keeper is not None else []
-                with lanes.on("wire") as stream:
+        with lanes.on("wire") as wire:
+            self._greet(until)
+            if in_place:
+                lanes.settle([self._greeted], link, until, f"Receiving the stamp at rank {self._rank}", soon=True)
+                self._check(stamp)
+            if keeper is not None:
+                keeper.begin()  # after the stamps: their way to the host would be behind all that it keeps
+            if self._sums is not None:
+                with lanes.on("digest"):
+                    self._sums.clear()
+            for bucket, audience, ins in zip(self._buckets, self._from, self._in, strict=True):
+                for one in ins:
+                    before = [keeper.kept(number) for number in one.parameters] if keeper is not None else []
                     if one.land is not None:
-                        ring.wait(one.turn, stream)
+                        ring.wait(one.turn, wire)
                     else:
                         for event in before:
-                            stream.wait_event(event)
+                            wire.wait_event(event)
                     link.receive(one.payload, audience, seconds_left(until))
-                    landed = lanes.mark()
-                if one.land is not None:
-                    with lanes.on("land") as stream:
-                        for event in (landed, *before):
-                            stream.wait_event(event)
-                        one.land()
-                        landed = lanes.mark()
-                    ring.busy(one.turn, (landed,))
-                if one.digests:
-                    with lanes.on("digest") as stream:
-                        stream.wait_event(landed)
-                        for digest in one.digests:
-                            digest()
-            if on_bucket is not None:
-                on_bucket(bucket)
+                    one.arrived.record(wire)
+                    landed = one.arrived
+                    if one.land is not None:
+                        with lanes.on("land") as land:
+                            for event in (one.arrived, *before):
+                                land.wait_event(event)
+                            one.land()
+                        landed = one.landed
+                        landed.record(land)
+                        ring.busy(one.turn, (landed,))
+                    if one.digests:
+                        with lanes.on("digest") as digesting:
+                            digesting.wait_event(landed)
+                            for digest in one.digests:
+                                digest()
+                    nearly = [*nearly[-1:], one.arrived]
+                if on_bucket is not None:
+                    on_bucket(bucket)
         if self._sums is not None:
             with lanes.on("digest"):
                 self._sums.fetch()
-        lanes.lead_caller()
+        return nearly[:-1]
 
-    def _greet(self, stamp: bytes, until: float, in_place: bool) -> list[torch.Tensor]:
-        mine = self._audiences
-        where = self._device.torch_device(self._index)
-        found = [torch.empty(STAMP_BYTES, dtype=torch.uint8, device=where) for _ in mine]
-        with self._lanes.on("wire"):
-            for audience, one in zip(mine, found, strict=True):
-                self._link.receive(one, audience, seconds_left(until))
-            here = self._lanes.mark()
-        if in_place:
-            self._lanes.settle(here, self._link, until, f"Receiving the stamp at rank {self._rank}")
-            for one in found:
-                check_stamp(one, stamp, self._rank)
-        return found
+    def _greet(self, until: float) -> None:
+        """Take a stamp from every group that this rank hears, in the wire's lane, and queue its way to the host."""
+        for audience, (host, here) in zip(self._audiences, self._stamps, strict=True):
+            self._link.receive(here, audience, seconds_left(until))
+            host.copy_(here, non_blocking=True)
+        self._greeted.record(self._lanes["wire"])
+
+    def _check(self, stamp: bytes) -> None:
+        for host, _ in self._stamps:
+            check_stamp(host, stamp, self._rank)
 
     def _places(
         self, cut: Cut, target: Storages
@@ -245,7 +251,8 @@ class StreamReceiver:
             )
         shard = self._plan.shard_of[self._rank]
         touched = {landing.parameter for _, move in cut.pieces for landing in move.landings if landing.shard == shard}
-        return _In(payload, land, turn, digests, tuple(sorted(touched)))
+        marks = [self._lanes.event() for _ in range(2)]
+        return _In(payload, land, turn, digests, tuple(sorted(touched)), *marks)
 
 
 def _boxes(at: int, move: Move, landing: Landing, target: Storages) -> list[tuple[int, torch.Tensor]]:

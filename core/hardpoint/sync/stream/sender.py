@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hardpoint.device import Device
+from hardpoint.device import Device, Event
 from hardpoint.errors import SyncError
 from hardpoint.sync.plan import Bucket, Sources, SyncPlan
 from hardpoint.sync.stream.audiences import audiences_of
@@ -20,9 +20,9 @@ from hardpoint.sync.stream.boxes import BoxKernels, Launch, TorchBoxes
 from hardpoint.sync.stream.cuts import DIRECT_BYTES, Cut, cuts_of
 from hardpoint.sync.stream.lanes import Lanes, seconds_left
 from hardpoint.sync.stream.link import Link
-from hardpoint.sync.stream.memory import Ring, host_memory
+from hardpoint.sync.stream.memory import Ring
 from hardpoint.sync.stream.ranges import in_buffer, one_range
-from hardpoint.sync.stream.stamp import STAMP_BYTES, stamp_tensor
+from hardpoint.sync.stream.stamp import stamp_memory, stamp_tensor
 from hardpoint.sync.stream.sums import Sums
 
 OnBucket = Callable[[Bucket], None]
@@ -30,12 +30,18 @@ OnBucket = Callable[[Bucket], None]
 
 @dataclass(frozen=True)
 class _Out:
-    """A message made ready: its bytes, how they come there (None: they are the weights), and its digest."""
+    """A message made ready: its bytes, how they come there (None: they are the weights), and its digest.
+
+    `full`, `sent` and `digested` are marks in the lanes, used again at every update.
+    """
 
     payload: torch.Tensor
     pack: Launch | None
     turn: int
     digest: Launch | None
+    full: Event
+    sent: Event
+    digested: Event
 
 
 class StreamSender:
@@ -72,7 +78,7 @@ class StreamSender:
         self._to = [plan.audience(bucket) for bucket in plan.buckets]
         self._sources: Sources | None = None
         self._ring: Ring | None = None
-        self._stamp = _stamp_pair(where)
+        self._stamp = stamp_memory(where)
         self._out: list[list[_Out]] = []
 
     @property
@@ -118,11 +124,13 @@ class StreamSender:
         if self._ring is None:
             raise SyncError("Nothing to send: call prepare with the tensors first.")
         until = time.monotonic() + deadline
+        lanes = self._lanes
         try:
             with self._device.use(self._index):
-                self._queue(stamp, until, on_bucket)
-                done = self._lanes.mark()
-            self._lanes.settle(done, self._link, until, "Sending")
+                nearly = self._queue(stamp, until, on_bucket)
+                done = lanes.ends()
+            lanes.settle(nearly, self._link, until, "Sending")
+            lanes.settle(done, self._link, until, "Sending", soon=True)
         except BaseException:
             self._link.close()  # whoever waits for the rest learns at once that it will not come
             raise
@@ -131,50 +139,53 @@ class StreamSender:
         found = self._sums.digests()
         return tuple(found[bucket.index] for bucket in self._plan.buckets)
 
-    def _queue(self, stamp: bytes, until: float, on_bucket: OnBucket | None) -> None:
+    def _queue(self, stamp: bytes, until: float, on_bucket: OnBucket | None) -> list[Event]:
+        """Queue everything; the answer is done when the last message is all that is left."""
         assert self._ring is not None
         lanes, ring, link = self._lanes, self._ring, self._link
-        start = lanes.mark()
+        nearly: list[Event] = []
         lanes.follow_caller()
-        if self._sums is not None:
-            with lanes.on("digest"):
-                self._sums.clear()
         ring.start()
-        self._greet(stamp, until)
-        for bucket, audience, outs in zip(self._plan.buckets, self._to, self._out, strict=True):
-            for out in outs:
-                full = start
-                if out.pack is not None:
-                    with lanes.on("pack") as stream:
-                        ring.wait(out.turn, stream)
-                        out.pack()
-                        full = lanes.mark()
-                with lanes.on("wire") as stream:
-                    stream.wait_event(full)
+        with lanes.on("wire") as wire:
+            self._greet(stamp, until)
+            if self._sums is not None:
+                with lanes.on("digest"):
+                    self._sums.clear()
+            for bucket, audience, outs in zip(self._plan.buckets, self._to, self._out, strict=True):
+                for out in outs:
+                    if out.pack is not None:
+                        with lanes.on("pack") as pack:
+                            ring.wait(out.turn, pack)
+                            out.pack()
+                        out.full.record(pack)
+                        wire.wait_event(out.full)
                     link.send(out.payload, audience, seconds_left(until))
-                    users = [lanes.mark()]
-                if out.digest is not None:
-                    with lanes.on("digest") as stream:
-                        stream.wait_event(full)
-                        out.digest()
-                        users.append(lanes.mark())
-                if out.pack is not None:
-                    ring.busy(out.turn, users)
-            if on_bucket is not None:
-                on_bucket(bucket)
+                    out.sent.record(wire)
+                    users = [out.sent]
+                    if out.digest is not None:
+                        with lanes.on("digest") as digest:
+                            if out.pack is not None:
+                                digest.wait_event(out.full)
+                            out.digest()
+                        out.digested.record(digest)
+                        users.append(out.digested)
+                    if out.pack is not None:
+                        ring.busy(out.turn, users)
+                    nearly = [*nearly[-1:], out.sent]
+                if on_bucket is not None:
+                    on_bucket(bucket)
         if self._sums is not None:
             with lanes.on("digest"):
                 self._sums.fetch()
-        lanes.lead_caller()
+        return nearly[:-1]
 
     def _greet(self, stamp: bytes, until: float) -> None:
         """Say to everybody which update comes."""
         host, here = self._stamp
         host.copy_(stamp_tensor(stamp))
-        with self._lanes.on("wire"):
-            here.copy_(host, non_blocking=True)
-            for audience in self._audiences:
-                self._link.send(here, audience, seconds_left(until))
+        here.copy_(host, non_blocking=True)
+        for audience in self._audiences:
+            self._link.send(here, audience, seconds_left(until))
 
     def _bound(
         self, bucket: Bucket, cut: Cut, boxes: list[tuple[int, torch.Tensor]], whole: torch.Tensor | None, turn: int
@@ -189,15 +200,11 @@ class StreamSender:
         digest = None
         if self._sums is not None:
             digest = self._kernels.digest(held, self._sums.row(bucket.index), bucket.nbytes)
-        return _Out(payload, pack, turn, digest)
+        marks = [self._lanes.event() for _ in range(3)]
+        return _Out(payload, pack, turn, digest, *marks)
 
 
 def _views(cut: Cut, sources: Sources) -> tuple[Cut, list[tuple[int, torch.Tensor]]]:
     return cut, [
         (at + box * move.pitch, sources.view(move, box)) for at, move in cut.pieces for box in range(len(move.sources))
     ]
-
-
-def _stamp_pair(where: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """A stamp on the host and one on the device."""
-    return host_memory(STAMP_BYTES, where), torch.empty(STAMP_BYTES, dtype=torch.uint8, device=where)

@@ -7,6 +7,7 @@ import hashlib
 import torch
 
 from hardpoint.errors import SyncError
+from hardpoint.sync.stream.memory import host_memory
 
 STAMP_BYTES = 64  # the alignment of a bucket
 _MARK = b"hardpoint stream 1\n"
@@ -24,13 +25,18 @@ def stamp_tensor(stamp: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(stamp), dtype=torch.uint8)
 
 
+def stamp_memory(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Room for one stamp on the host and on `device`."""
+    return host_memory(STAMP_BYTES, device), torch.empty(STAMP_BYTES, dtype=torch.uint8, device=device)
+
+
 def check_stamp(found: torch.Tensor, expected: bytes, rank: int) -> None:
-    """Refuse bytes of another session.
+    """Refuse bytes of another session; `found` is on the host.
 
     Raises:
         SyncError: the stamps differ.
     """
-    if bytes(found.cpu().numpy().tobytes()) != expected:
+    if found.numpy().tobytes() != expected:
         raise SyncError(
             f"What arrives at rank {rank} belongs to another update than the one that was agreed on: session, epoch or "
             "plan differ. Begin again, over a new link."

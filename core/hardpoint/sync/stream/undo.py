@@ -32,6 +32,7 @@ class Undo:
             self._pairs.append((flat, self._host[start : start + tensor.nbytes].view(flat.dtype)))
             start += _padded(tensor.nbytes)
         self._order = _order(live)
+        self._marks = [self._lanes.event() for _ in live.tensors]
         self._events: dict[int, Event] = {}
 
     @property
@@ -43,11 +44,12 @@ class Undo:
         """See `Keeper.begin`."""
         self._lanes.follow_caller()
         self._events = {}
-        with self._lanes.on("keep"):
+        with self._lanes.on("keep") as stream:
             for number in self._order:
                 here, host = self._pairs[number]
                 host.copy_(here, non_blocking=True)
-                self._events[number] = self._lanes.mark()
+                self._marks[number].record(stream)
+                self._events[number] = self._marks[number]
 
     def kept(self, parameter: int) -> Event:
         """See `Keeper.kept`."""
