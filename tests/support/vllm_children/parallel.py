@@ -5,8 +5,10 @@ As a program it is one data-parallel rank (or the only one); `main` starts as ma
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from typing import Any
 from support.tiny_models import PROMPTS, VOCABULARY
 from support.vllm_children.engine import start
 
-DEADLINE = 240.0
+DEADLINE = float(os.environ.get("PARALLEL_DEADLINE", "240"))
 
 
 def main(answer: str, folder: str, options: str = "{}", dp: str = "1", plan: str = "prompts") -> None:
@@ -37,7 +39,9 @@ def main(answer: str, folder: str, options: str = "{}", dp: str = "1", plan: str
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
         command = [sys.executable, "-m", __spec__.name, "rank", f"{answer}.{rank}", folder, options, plan]
-        ranks.append(subprocess.Popen(command, env=os.environ | (group if size > 1 else {})))
+        environment = os.environ | (group if size > 1 else {})
+        # A session of its own: an engine that dies leaves workers, and those end with it.
+        ranks.append(subprocess.Popen(command, env=environment, start_new_session=True))
     found: list[Any] = []
     end = time.monotonic() + DEADLINE
     for rank, process in enumerate(ranks):
@@ -47,10 +51,11 @@ def main(answer: str, folder: str, options: str = "{}", dp: str = "1", plan: str
             time.sleep(0.2)
         found.append(json.loads(path.read_text()) if path.exists() else {"error": f"exit code {process.poll()}"})
     for process in ranks:
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     Path(answer).write_text(json.dumps({"ranks": found}))
 
 
@@ -95,16 +100,20 @@ class Run:
             self._add("alone", [9, 8, 7, 6, 5], 10)
         return self._drain()
 
-    def _arrivals(self, steps: int = 200) -> int:
+    def _arrivals(self) -> int:
         """Requests that come while others run, more on some ranks, of all lengths; some are aborted."""
         made = 0
+        steps = int(os.environ.get("PARALLEL_STEPS", "200"))
         for step in range(steps):
             if step % 9 == 0:
                 owner = 0 if made % 3 else self._size - 1
                 if owner == self._rank:
                     length = 1 + (7 * made) % 40
-                    self._add(f"arrival {made}", [(31 * made + n) % VOCABULARY for n in range(length)], 3 + made % 7)
+                    name = f"aborted {made}" if made % 5 == 4 else f"arrival {made}"
+                    self._add(name, [(31 * made + n) % VOCABULARY for n in range(length)], 3 + made % 7)
                 made += 1
+            if step % 9 == 2 and made % 5 == 0:
+                self._engine.abort_request([f"aborted {made - 1}"])  # nothing on a rank that does not have it
             if self._engine.has_unfinished_requests():
                 self._step()
         return steps + self._drain()
@@ -124,7 +133,7 @@ class Run:
 
     def _step(self) -> None:
         for output in self._engine.step():
-            if output.finished:
+            if output.finished and not output.request_id.startswith("aborted"):
                 answer = output.outputs[0]
                 best = [sorted((each.logprob for each in at.values()), reverse=True) for at in answer.logprobs]
                 self._tokens[output.request_id] = list(answer.token_ids)
