@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import statistics
 import time
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,12 +30,12 @@ for _name in ("NCCL_NVLS_ENABLE", "TORCH_SYMM_MEM_DISABLE_MULTICAST", "NVSHMEM_D
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as mp  # noqa: E402
-from report import Row, save  # noqa: E402
+from sync_model import REAL, TINY, Weights  # noqa: E402
+from sync_report import Measured, report  # noqa: E402
+from sync_transforms import transforms  # noqa: E402
 
 from hardpoint.backend import Backend  # noqa: E402
-from hardpoint.moe import LayoutDescriptor  # noqa: E402
-from hardpoint.sync.plan import Coordinates, ModelSpec, Offer, Sources, Storages, make_plan  # noqa: E402
-from hardpoint.sync.plan.blocks import attention, embeddings, moe, norms  # noqa: E402
+from hardpoint.sync.plan import Coordinates, Offer, Sources, Storages, make_plan  # noqa: E402
 from hardpoint.sync.stream import (  # noqa: E402
     DIRECT_BYTES,
     CommunicatorLink,
@@ -45,69 +43,13 @@ from hardpoint.sync.stream import (  # noqa: E402
     StreamSender,
     Undo,
     audiences_of,
+    bind_commit,
     open_link,
     stamp_of,
 )
 
 GIB, MIB = 1 << 30, 1 << 20
 REPEATS = 5
-PEERS = {
-    "per_tensor_http": ("per tensor, a POST each", 15),
-    "per_tensor_sync": ("per tensor, synchronous", 15),
-    "bucket_swift_512": ("buckets as ms-swift", 5),
-    "vllm_packed_1024x2": ("packed as vLLM", 2),
-    "bucket_double_512": ("plain double-buffered buckets, 512 MiB", 0),
-    "bucket_double_1024": ("plain double-buffered buckets, 1 GiB", 0),
-    "bucket_double_512_verified": ("plain double-buffered buckets, sums compared", 0),
-}
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of the model."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    experts: int
-    intermediate: int
-    vocab: int
-
-    def spec(self) -> ModelSpec:
-        rules = list(embeddings(self.vocab, self.hidden))
-        for layer in range(self.layers):
-            rules += norms(layer, self.hidden)
-            rules += attention(layer, self.hidden, self.heads, self.kv_heads, self.head_dim, qk_norm=True)
-            rules += moe(layer, LayoutDescriptor(self.experts, self.hidden, self.intermediate))
-        return ModelSpec(tuple(rules), self.layers)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes in the checkpoint."""
-        h, d = self.hidden, self.head_dim
-        found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab, h)}
-        for layer in range(self.layers):
-            at = f"model.layers.{layer}"
-            found |= {
-                f"{at}.self_attn.q_proj.weight": (self.heads * d, h),
-                f"{at}.self_attn.k_proj.weight": (self.kv_heads * d, h),
-                f"{at}.self_attn.v_proj.weight": (self.kv_heads * d, h),
-                f"{at}.self_attn.o_proj.weight": (h, self.heads * d),
-                f"{at}.self_attn.q_norm.weight": (d,),
-                f"{at}.self_attn.k_norm.weight": (d,),
-                f"{at}.mlp.gate.weight": (self.experts, h),
-            }
-            for expert in range(self.experts):
-                one = f"{at}.mlp.experts.{expert}"
-                found[f"{one}.gate_proj.weight"] = found[f"{one}.up_proj.weight"] = (self.intermediate, h)
-                found[f"{one}.down_proj.weight"] = (h, self.intermediate)
-            found |= {f"{at}.{name}_layernorm.weight": (h,) for name in ("input", "post_attention")}
-        return found | {"model.norm.weight": (h,), "lm_head.weight": (self.vocab, h)}
-
-
-REAL = Size(7, 2048, 32, 4, 128, 128, 768, 151936)
-TINY = Size(2, 64, 8, 2, 16, 8, 32, 1024)
 
 
 @dataclass(frozen=True)
@@ -120,20 +62,6 @@ class Setting:
     buffer_bytes: int = 2 * GIB
     programs: int | None = None
     check_first: bool = True
-
-
-@dataclass
-class Measured:
-    """Seconds of each repetition (of the slowest rank), and whether all of them left the right bits."""
-
-    seconds: list[float] = field(default_factory=list)
-    parts: dict[str, list[float]] = field(default_factory=dict)
-    correct: bool = True
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
 
 
 class Rank:
@@ -157,7 +85,8 @@ class Rank:
         self.nbytes = sum(2 * torch.Size(shape).numel() for shape in self.shapes.values())
         self.traced: set[str] = set()
         self.links: dict[tuple[tuple[int, ...], ...], CommunicatorLink] = {}
-        self.tensors = {name: self.value(name) for name in self.shapes} if rank == 0 else {}
+        self.weights = Weights(self.shapes, self.device)
+        self.tensors = {name: self.weights.value(name) for name in self.shapes} if rank == 0 else {}
 
     def _backend(self) -> Backend:
         if self.options.cpu:
@@ -169,34 +98,6 @@ class Rank:
         from hardpoint_cuda.backend import build
 
         return build({})
-
-    # Weights, without plan and stream.
-
-    def value(self, name: str) -> torch.Tensor:
-        """A checkpoint tensor: random bits, the same on every rank."""
-        generator = torch.Generator(device=self.device).manual_seed(zlib.crc32(name.encode()))
-        bits = torch.empty(self.shapes[name], dtype=torch.int16, device=self.device)
-        return bits.random_(-(1 << 15), 1 << 15, generator=generator).view(torch.bfloat16)
-
-    def expected(self, parameter: str, experts: tuple[int, ...]) -> torch.Tensor:
-        """A parameter of vLLM, as its own loaders would leave it."""
-        at = parameter.removesuffix("qkv_proj.weight")
-        if at != parameter:
-            return torch.cat([self.value(f"{at}{x}_proj.weight") for x in "qkv"])
-        at = parameter.removesuffix("w13_weight")
-        if at != parameter:
-            halves = ("gate", "up")
-            return torch.stack([torch.cat([self.value(f"{at}{e}.{x}_proj.weight") for x in halves]) for e in experts])
-        at = parameter.removesuffix("w2_weight")
-        if at != parameter:
-            return torch.stack([self.value(f"{at}{e}.down_proj.weight") for e in experts])
-        return self.value(parameter)
-
-    def right(self, storages: Storages, experts: tuple[int, ...]) -> bool:
-        return all(
-            torch.equal(tensor.view(torch.int16), self.expected(name, experts).view(torch.int16))
-            for name, tensor in storages.named.items()
-        )
 
     # Between ranks.
 
@@ -380,6 +281,7 @@ class Rank:
         undo = Undo(live, self.backend.device, index=self.index) if mode == "undo" else None
         receiver = StreamReceiver(plan, self.rank, link, self.backend.device, **shared)
         receiver.prepare(target)
+        commit = bind_commit(shared["kernels"], live, target)
         own = tuple(range(self.size.experts))
         if spread:
             each = self.size.experts // (self.world - 1)
@@ -389,7 +291,7 @@ class Rank:
 
         def poison() -> None:
             if begun[0]:
-                good[0] &= self.right(live, own)
+                good[0] &= self.weights.right(live.named, own)
             begun[0] = True
             for storages in {id(live): live, id(target): target}.values():
                 for tensor in storages.tensors:
@@ -404,107 +306,21 @@ class Rank:
                 self.vote(digests)
             staged = time.perf_counter()
             if target is not live:
-                live.copy_from(target)
+                commit()
                 self.synchronize()
             return {"sent": sent, "staged": staged}
 
         found = self.timed(call, poison, repeats, mode)
-        good[0] &= self.right(live, own)
+        good[0] &= self.weights.right(live.named, own)
         self.barrier()
         found.correct = good[0]
         return found
 
 
-def transforms(rank: Rank) -> dict[str, dict[str, float]]:
-    """The layout transform alone, on this rank's device: bytes moved over seconds, beside one plain copy."""
-    size, device, kernels = rank.size, rank.device, rank.backend.box_kernels
-    if not rank.options.cpu:
-        from hardpoint_cuda.box_kernels import CudaBoxKernels
-
-        kernels = CudaBoxKernels(rank.backend.launcher.compiled, None)  # type: ignore[attr-defined]
-    e, i, h = size.experts, size.intermediate, size.hidden
-
-    def bits(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.int16, device=device).random_(-(1 << 15), 1 << 15)
-
-    gates, ups, downs = ([bits(*shape) for _ in range(e)] for shape in ((i, h), (i, h), (h, i)))
-    w13, w2, turned = bits(e, 2 * i, h), bits(e, h, i), bits(e, h, 2 * i)
-    half13, half2 = bits(e, i, h), bits(e, h, i // 2)
-    flat, other = w13.reshape(-1), torch.empty_like(w13.reshape(-1))
-    cases: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {
-        "one copy": [(other, flat)],
-        "experts into w13, w2": [
-            *((w13[n, :i], gates[n]) for n in range(e)),
-            *((w13[n, i:], ups[n]) for n in range(e)),
-            *((w2[n], downs[n]) for n in range(e)),
-        ],
-        "w13, w2 into experts": [
-            *((gates[n], w13[n, :i]) for n in range(e)),
-            *((ups[n], w13[n, i:]) for n in range(e)),
-            *((downs[n], w2[n]) for n in range(e)),
-        ],
-        "experts into rank 0 of 2": [
-            *((half13[n, : i // 2], gates[n][: i // 2]) for n in range(e)),
-            *((half13[n, i // 2 :], ups[n][: i // 2]) for n in range(e)),
-            *((half2[n], downs[n][:, : i // 2]) for n in range(e)),
-        ],
-        "experts into interleaved w13": [
-            *((w13[n, 0::2], gates[n]) for n in range(e)),
-            *((w13[n, 1::2], ups[n]) for n in range(e)),
-        ],
-        "experts into transposed w13": [
-            *((turned[n, :, :i].t(), gates[n]) for n in range(e)),
-            *((turned[n, :, i:].t(), ups[n]) for n in range(e)),
-        ],
-        "transposed w13 into experts": [
-            *((gates[n], turned[n, :, :i].t()) for n in range(e)),
-            *((ups[n], turned[n, :, i:].t()) for n in range(e)),
-        ],
-    }
-    found: dict[str, dict[str, float]] = {}
-    for name, pairs in cases.items():
-        for source in dict.fromkeys(source for _, source in pairs):
-            source.random_(-(1 << 15), 1 << 15)
-        launch = kernels.copy(pairs)
-        for target, _ in pairs:
-            target.fill_(-1)
-        launch()
-        right = all(torch.equal(target, source) for target, source in pairs)
-        moved = 2 * sum(target.nbytes for target, _ in pairs)
-        ways = {"": launch}
-        if name == "one copy":
-            ways = {"by torch": lambda pairs=pairs: pairs[0][0].copy_(pairs[0][1]), "by our kernel": launch}
-        for way, call in ways.items():
-            seconds = _median_seconds(rank, call)
-            found[f"{name} {way}".strip()] = {"GB/s": moved / seconds / 1e9, "right": float(right), "bytes": moved}
-    sums = torch.zeros(1 + flat.nbytes // MIB, dtype=torch.int64, device=device)
-    seconds = _median_seconds(rank, kernels.digest([(0, flat)], sums, flat.nbytes))
-    found["digest"] = {"GB/s": flat.nbytes / seconds / 1e9, "right": 1.0, "bytes": flat.nbytes}
-    return found
-
-
-def _median_seconds(rank: Rank, call: Callable[[], object]) -> float:
-    if rank.options.cpu:
-        begin = time.perf_counter()
-        call()
-        return time.perf_counter() - begin
-    times = []
-    for _ in range(12):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        call()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end) / 1e3)
-    return statistics.median(times[2:])
-
-
 SWEEP = (
     *((mode, Setting(bucket_bytes=512 * MIB, buffer_bytes=GIB)) for mode in ("off", "shadow")),
-    ("off", Setting(programs=32)),
-    ("off", Setting(check_first=False)),
+    *((mode, Setting(programs=64)) for mode in ("off", "shadow")),
     ("off", Setting(least=256 * MIB)),
-    *(("shadow", Setting(programs=programs)) for programs in (24, 32, 40)),
 )
 
 
@@ -538,72 +354,20 @@ def work(rank: int, world: int, port: int, options: argparse.Namespace) -> None:
         for mode, other in SWEEP:
             changed = {k: v for k, v in asdict(other).items() if v != asdict(Setting())[k]}
             run(f"sweep {mode} {changed}", mode, other, repeats=3)
-    alone = transforms(me) if "transforms" in tests else {}
+    alone = transforms(me.size, me.device, me.backend.box_kernels) if "transforms" in tests else {}
     me.barrier()
     if rank == 0:
-        report(me, done, alone, options)
+        report(
+            done,
+            alone,
+            nbytes=me.nbytes,
+            tensors=len(me.shapes),
+            ranks=world,
+            pinned=me.pinned,
+            peers=options.peers,
+            out=options.out,
+        )
     me.barrier()
-
-
-def report(
-    me: Rank, done: dict[str, Measured], alone: dict[str, dict[str, float]], options: argparse.Namespace
-) -> None:
-    """Rows with their bars: seconds over the seconds that the ceiling would take for the same bytes."""
-    rate = done["ceiling"].facts["GB/s"] * 1e9
-    floor = me.nbytes / rate
-    group = f"{me.nbytes / 1e9:.2f} GB in {len(me.shapes)} tensors, {me.world} ranks: ms (bar: times the ceiling)"
-    rows = [Row(group, "ceiling: the same bytes at the rate of a 1 GiB broadcast", floor * 1e3, "ms", reference=True,
-                note=f"{rate / 1e9:.1f} GB/s")]  # fmt: skip
-
-    def add(name: str, seconds: list[float], bar: float | None, right: bool, note: str = "") -> None:
-        spread = (max(seconds) - min(seconds)) / 2
-        value = statistics.median(seconds)
-        told = f"{me.nbytes / value / 1e9:.1f} GB/s = {floor / value:.3f}" + (f", {note}" if note else "")
-        rows.append(Row(group, name, value * 1e3, "ms", spread * 1e3, bar=bar, note=told + ("" if right else " WRONG")))
-
-    two = me.world == 2
-    if "off" in done:
-        one = done["off"]
-        add("hardpoint, mode off", one.seconds, 1 / (0.94 if two else 0.90), one.correct,
-            f"trainer buffers {one.facts['trainer_buffer_bytes'] / MIB:.0f} MiB")  # fmt: skip
-    if "shadow" in done:
-        one = done["shadow"]
-        add("hardpoint, mode shadow: staged and verified", one.parts["staged"], 1 / 0.85, one.correct)
-        pause = statistics.median(a - b for a, b in zip(one.seconds, one.parts["staged"], strict=True))
-        add("hardpoint, mode shadow: committed", one.seconds, 1 / 0.72, one.correct,
-            f"serving pause {pause * 1e3:.2f} ms")  # fmt: skip
-    if "ep" in done:
-        add("hardpoint, experts to their owners, mode off", done["ep"].seconds, 1 / 0.95, done["ep"].correct)
-    if "undo" in done:
-        slow = max(floor, me.nbytes / me.pinned)
-        other = "mode undo: ms (bar: times the larger of broadcast and copy to the host)"
-        rows += [Row(other, "these bytes to pinned memory, or the broadcast", slow * 1e3, "ms",
-                     reference=True, note=f"{me.pinned / 1e9:.1f} GB/s"),
-                 Row(other, "hardpoint, mode undo", done["undo"].median * 1e3, "ms", bar=1.10,
-                     note="" if done["undo"].correct else "WRONG")]  # fmt: skip
-    if options.peers and "off" in done:
-        peers = json.loads(Path(options.peers).read_text())["results"]
-        for key, (name, times) in PEERS.items():
-            if "seconds_median" in peers.get(key, {}):
-                value = peers[key]["seconds_median"]
-                faster = value / done["off"].median
-                verdict = f"; off is {faster:.1f}x faster" + (
-                    f", bar {times}x {'met' if faster >= times else 'MISSED'}" if times else ""
-                )
-                rows.append(Row(group, name, value * 1e3, "ms", note=f"{floor / value:.3f}{verdict}"))
-        rows.sort(key=lambda row: row.group != group)
-    if alone:
-        other = "the layout transform alone: us for 1 GB moved (bar: times one copy)"
-        copy = alone["one copy by torch"]["GB/s"]
-        rows += [Row(other, ("hardpoint, " if name != "one copy by torch" else "") + name, 1e6 / one["GB/s"], "us",
-                     reference=name == "one copy by torch",
-                     bar=1 / 0.85 if "experts" in name else None,
-                     note=f"{one['GB/s']:.0f} GB/s = {one['GB/s'] / copy:.3f}" + ("" if one["right"] else " WRONG"))
-                 for name, one in alone.items()]  # fmt: skip
-    save("weight_sync", rows, options.out)
-    facts = {name: {"seconds": one.seconds, "parts": one.parts, "correct": one.correct} | one.facts
-             for name, one in done.items()}  # fmt: skip
-    (options.out / "weight_sync_runs.json").write_text(json.dumps({"runs": facts, "transforms": alone}, indent=1))
 
 
 def main() -> None:

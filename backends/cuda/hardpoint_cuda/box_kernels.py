@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 # Multiprocessors that a launch takes: half of a GPU keeps up with the wire several times over, and the collective's own
 # kernels need the rest. Measured by benchmarks/weight_sync.py.
-PROGRAMS = 64
+PROGRAMS = 32
+_ALL = 1 << 20  # as many as there are tiles
 
 
 class CudaBoxKernels:
@@ -23,18 +24,18 @@ class CudaBoxKernels:
 
     Args:
         launcher: of the backend.
-        programs: bound on the programs of a launch; None for as many as fill the device, where nothing runs beside it.
+        programs: bound on the programs of a launch that is not alone on the device.
     """
 
-    def __init__(self, launcher: TritonLauncher, programs: int | None = PROGRAMS) -> None:
+    def __init__(self, launcher: TritonLauncher, programs: int = PROGRAMS) -> None:
         self._launcher = launcher
-        self._programs = 1 << 20 if programs is None else programs
+        self._programs = programs
 
-    def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], /) -> Launch:
+    def copy(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], /, *, alone: bool = False) -> Launch:
         """See `BoxKernels.copy`."""
         from hardpoint_kernels.layout import copy_calls
 
-        return self._bound(copy_calls(pairs, programs=self._programs))
+        return self._bound(copy_calls(pairs, programs=_ALL if alone else self._programs))
 
     def digest(self, boxes: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor, nbytes: int, /) -> Launch:
         """See `BoxKernels.digest`."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -37,13 +36,13 @@ def tensor_digest(tensor: torch.Tensor) -> bytes:
         tail[: raw.numel() - whole] = raw[whole:]
         sums.append(_chunk_sum(tail.view(torch.int32)))
     values = torch.stack(sums).tolist() if sums else []  # one transfer to the host for the whole tensor
-    return sums_digest(f"{dtype_name(tensor.dtype)}{list(tensor.shape)}", values)
+    return sums_digest(f"{dtype_name(tensor.dtype)}{list(tensor.shape)}", struct.pack(f"<{len(values)}q", *values))
 
 
-def sums_digest(head: str, sums: Sequence[int]) -> bytes:
-    """Digest of a tensor whose chunk sums are known; `head` says its dtype and shape, as in ``uint8[1024]``."""
+def sums_digest(head: str, sums: bytes | memoryview) -> bytes:
+    """Digest of a tensor whose chunk sums are known, as little-endian int64. `head`: dtype and shape, ``uint8[8]``."""
     state = hashlib.blake2b(head.encode(), digest_size=DIGEST_BYTES)
-    state.update(struct.pack(f"<{len(sums)}q", *sums))
+    state.update(sums)
     return state.digest()
 
 

@@ -2,6 +2,7 @@
 
 from hardpoint.sync.stream.audiences import audiences_of
 from hardpoint.sync.stream.boxes import BoxKernels, Launch, TorchBoxes, sums_length
+from hardpoint.sync.stream.commit import bind_commit
 from hardpoint.sync.stream.cuts import DIRECT_BYTES, Cut, cuts_of
 from hardpoint.sync.stream.link import CommunicatorLink, Link, open_link
 from hardpoint.sync.stream.receiver import Keeper, StreamReceiver
@@ -23,6 +24,7 @@ __all__ = [
     "TorchBoxes",
     "Undo",
     "audiences_of",
+    "bind_commit",
     "cuts_of",
     "open_link",
     "stamp_of",

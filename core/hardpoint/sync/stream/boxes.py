@@ -26,10 +26,12 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 class BoxKernels(Protocol):
     """Made once for a plan and its tensors, launched at every update; what is bound must not be freed or moved."""
 
-    def copy(self, pairs: Sequence[Pair], /) -> Launch:
+    def copy(self, pairs: Sequence[Pair], /, *, alone: bool = False) -> Launch:
         """A launch that copies, for every ``(destination, source)``, all words of the source into the destination.
 
         Both have one shape and one integer dtype and lie on one device; no destination overlaps anything else here.
+        `alone`: nothing runs beside it (a commit), so that it may take the whole device; else it leaves room for a
+        collective.
         """
         ...
 
@@ -39,7 +41,7 @@ class BoxKernels(Protocol):
         Args:
             boxes: byte of the bucket where the box begins, a multiple of 4, and the box; in the bucket it lies
                 row-major.
-            sums: int64 ``[sums_length(nbytes)]`` on the boxes' device, zeroed before the first launch of an update.
+            sums: int64 ``[sums_length(nbytes)]`` on the boxes' device, zero before the first launch of an update.
             nbytes: of the bucket.
         """
         ...
@@ -53,7 +55,7 @@ def sums_length(nbytes: int) -> int:
 class TorchBoxes:
     """The reference: right on every device that torch has, one torch call or a few for each box."""
 
-    def copy(self, pairs: Sequence[Pair], /) -> Launch:
+    def copy(self, pairs: Sequence[Pair], /, *, alone: bool = False) -> Launch:
         """See `BoxKernels.copy`."""
         kept = tuple(pairs)
 

@@ -164,9 +164,6 @@ class StreamReceiver:
                 self._check(stamp)
             if keeper is not None:
                 keeper.begin()  # after the stamps: their way to the host would be behind all that it keeps
-            if self._sums is not None:
-                with lanes.on("digest"):
-                    self._sums.clear()
             for bucket, audience, ins in zip(self._buckets, self._from, self._in, strict=True):
                 for one in ins:
                     before = [keeper.kept(number) for number in one.parameters] if keeper is not None else []

@@ -148,9 +148,6 @@ class StreamSender:
         ring.start()
         with lanes.on("wire") as wire:
             self._greet(stamp, until)
-            if self._sums is not None:
-                with lanes.on("digest"):
-                    self._sums.clear()
             for bucket, audience, outs in zip(self._plan.buckets, self._to, self._out, strict=True):
                 for out in outs:
                     if out.pack is not None:

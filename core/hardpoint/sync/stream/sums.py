@@ -39,20 +39,17 @@ class Sums:
         _, start, length = self._rows[self._places[bucket, repeat]]
         return self._values[start : start + length]
 
-    def clear(self) -> None:
-        """Zero all, in the current stream."""
-        self._values.zero_()
-
     def fetch(self) -> None:
-        """Queue the way to the host, in the current stream."""
+        """Queue the way to the host, in the current stream, and zeros for the next update."""
         self._host.copy_(self._values, non_blocking=True)
+        self._values.zero_()
 
     def digests(self) -> dict[int, bytes]:
         """Bucket -> digest, once what `fetch` queued is done."""
-        values = self._host.tolist()
+        values = memoryview(self._host.numpy().astype("<i8", copy=False)).cast("B")
         found: dict[int, bytes] = {}
         for bucket, start, length in self._rows:
-            digest = sums_digest(f"uint8[{bucket.nbytes}]", values[start : start + length])
+            digest = sums_digest(f"uint8[{bucket.nbytes}]", values[8 * start : 8 * (start + length)])
             if found.setdefault(bucket.index, digest) != digest:
                 found[bucket.index] = DIFFERENT
         return found
