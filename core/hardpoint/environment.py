@@ -68,6 +68,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "HARDPOINT_PROBE_REPORTS", "folder of the probe's reports, read by hardpoint explain nan", "hardpoint-reports"
     ),
+    Variable(
+        "HARDPOINT_KERNELS",
+        "kernels of GDN layers inside vLLM: off, auto (where measured quicker), all, or a list out of decode, prefill",
+        "off",
+    ),
     Variable("HARDPOINT_GUARD", "check of other people's Triton launches: on, off or strict", "on"),
     Variable("HARDPOINT_NATIVE_LAUNCH", "bound Triton launches in C where there is a compiler: on or off", "on"),
     Variable("HARDPOINT_TRIPWIRE", "second raw model.load_weights inside vLLM: raise, warn or off", "raise"),

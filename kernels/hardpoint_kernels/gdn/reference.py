@@ -104,7 +104,7 @@ def decode(
     """See `hardpoint_kernels.gdn.decode.GdnDecode`: convolution, gating, rule, and the gated norm if `z` is given."""
     tokens, pool = mixed_qkv.shape[0], state.shape[0]
     out = torch.zeros(tokens, heads.num_v_heads, heads.head_v_dim, dtype=dtype)
-    slots = slots.reshape(slots.shape[0], -1)
+    slots = slots if slots.dim() == 2 else slots[:, None]
     starts = list(range(tokens + 1)) if query_start_loc is None else query_start_loc.tolist()
     accepted = [1] * slots.shape[0] if num_accepted_tokens is None else num_accepted_tokens.tolist()
     g, beta = gating(a, b, A_log, dt_bias, dtype=dtype)

@@ -76,22 +76,22 @@ def compare(
 def case_block_sizes(device: str) -> None:
     """All ways to cut the rows: parts of a head, a head, all heads of a k head; more than one reader of a window."""
     dtype = half_of(device)
-    for block, warps in ((8, 1), (16, 1), (32, 2), (64, 4)):
+    for block, warps in ((16, 1), (32, 2), (64, 4)):
         for norm in (False, True):
             if norm and block < 32:
                 continue
             config = Config({"BR": block, "KI": 16}, warps)
             layer = make_layer(SMALL, dtype, bias=norm)
-            slots = torch.tensor([5, 2, 7], dtype=torch.int32)
-            compare(device, SMALL, layer, tokens(SMALL, 3, dtype), slots, norm=norm, config=config)
+            slots = torch.tensor([5, 2], dtype=torch.int32)
+            compare(device, SMALL, layer, tokens(SMALL, 2, dtype), slots, norm=norm, config=config)
     parts = Config({"BR": 32, "SR": 8, "KI": 16}, 1, num_stages=3)
-    compare(device, SMALL, layer, tokens(SMALL, 3, dtype), slots, norm=True, config=parts)
+    compare(device, SMALL, layer, tokens(SMALL, 2, dtype), slots, norm=True, config=parts)
 
 
 def case_head_ratios(device: str) -> None:
     """HV / H of 1, 2, 3 and 4, odd head counts, K and V that differ."""
     dtype = half_of(device)
-    for heads in (Heads(2, 2, 32, 16), Heads(1, 3, 16, 32), Heads(3, 6, 32, 32), Heads(1, 4, 64, 16)):
+    for heads in (Heads(2, 2, 32, 16), Heads(1, 3, 16, 32), Heads(1, 4, 64, 16)):
         layer = make_layer(heads, dtype)
         slots = torch.tensor([3, 1], dtype=torch.int64)
         compare(device, heads, layer, tokens(heads, 2, dtype), slots, norm=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from hardpoint_vllm.kernels.layer import with_kernels
 from hardpoint_vllm.triton.on_import import after_import
 
 _FOLDER = "vllm.model_executor.layers.mamba.gdn"
@@ -47,7 +48,7 @@ def _register(name: str, module: ModuleType) -> None:
     elif name in op_registry_oot:
         _logger.warning("hardpoint: %s is already replaced by %s, which stays", name, op_registry_oot[name])
     else:
-        layer.register_oot(under_device(layer), name=name)
+        layer.register_oot(under_device(with_kernels(layer)), name=name)
 
 
 def under_device(layer: type) -> type:
