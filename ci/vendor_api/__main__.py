@@ -14,16 +14,17 @@ from vendor_api.check import Report, check, stale
 from vendor_api.project import Project
 from vendor_api.refresh import refresh
 from vendor_api.tables import Looks
-from vendor_api.usage import usage
+from vendor_api.usage import Usage, usage
 from vendor_api.vendors import FOLDERS, UNOBTAINABLE, vendor_of
 
 
-def judge() -> tuple[Report, list[str]]:
-    """The report on our source, and complaints about the declarations beside the tables."""
+def judge() -> tuple[Usage, Report, list[str]]:
+    """What our source reaches, the report on it, and complaints about the declarations beside the tables."""
     rows = tables.load_all()
     differences = tables.declared_differences()
     looks = Looks({name: releases[-1].look for name, releases in rows.items()}, lambda n: vendor_of(n, "backends/xpu/"))
-    return check(usage(Project.of(tables.ROOT, FOLDERS), looks), rows, differences), stale(rows, differences)
+    found = usage(Project.of(tables.ROOT, FOLDERS), looks)
+    return found, check(found, rows, differences, tables.handed_on()), stale(rows, differences)
 
 
 def main() -> int:
@@ -37,7 +38,7 @@ def main() -> int:
             refresh(options.wheels or Path(scratch))
         for name, why in UNOBTAINABLE.items():
             print(f"{name}: {why}")
-    report, declarations = judge()
+    _, report, declarations = judge()
     complaints = [*report.complaints, *declarations]
     print("\n".join([*complaints, str(report)]))
     return 1 if complaints else 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from vendor_api.found import Found, misfit
+from vendor_api.found import Call, Found, misfit
 from vendor_api.tables import Table
 from vendor_api.usage import Usage, Use
 from vendor_api.vendors import vendor_of
@@ -46,13 +46,28 @@ class Report:
         )
 
 
-def check(found: Usage, tables: dict[str, list[Table]], differences: Iterable[tuple[str, str]]) -> Report:
-    """Judge every use; `differences` are (name, release) that are declared to be all right."""
+def check(
+    found: Usage,
+    tables: dict[str, list[Table]],
+    differences: Iterable[tuple[str, str]],
+    handed_on: Mapping[str, Call] | None = None,
+) -> Report:
+    """Judge every use.
+
+    Args:
+        found: what our source reaches.
+        tables: of all supported releases.
+        differences: (name, release) that are declared to be all right.
+        handed_on: how a function is called that our source hands on as a value.
+    """
     declared = set(differences)
+    shapes = handed_on or {}
     complaints = [f"{blind.where}: {blind.why}" for blind in found.blind]
     resolved = calls = fitted = native = 0
     for use in found.uses:
-        wrong = _judge(use, tables, declared)
+        wrong = _judge(_with_shape(use, shapes), tables, declared)
+        if not wrong and use.handed_on and use.target not in shapes and _is_function(use, tables):
+            wrong = [f"{use.where}: {use.target} is handed on: say in ci/vendor_api/handed_on.txt how it is called"]
         complaints += wrong
         resolved += not wrong
         if use.call is not None:
@@ -62,6 +77,15 @@ def check(found: Usage, tables: dict[str, list[Table]], differences: Iterable[tu
             native += not wrong and not readable
     names = len({use.target for use in found.uses})
     return Report(tuple(complaints), len(found.uses) + len(found.blind), resolved, calls, fitted, native, names)
+
+
+def _with_shape(use: Use, shapes: Mapping[str, Call]) -> Use:
+    """A use that is handed on, as the call that is made of it elsewhere."""
+    return replace(use, call=shapes[use.target]) if use.handed_on and use.target in shapes else use
+
+
+def _is_function(use: Use, tables: dict[str, list[Table]]) -> bool:
+    return any(row.kind in ("function", "op") for row in _rows(use, tables))
 
 
 def _rows(use: Use, tables: dict[str, list[Table]]) -> list[Found]:

@@ -26,7 +26,7 @@ class Binding:
     scope: Scope | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Scope:
     """A module, class or function and the names bound in it."""
 
@@ -66,7 +66,7 @@ class Scope:
         return arguments[0].arg if arguments else None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Module:
     """One file of ours."""
 

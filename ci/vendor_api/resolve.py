@@ -11,6 +11,7 @@ from vendor_api.source import Source
 
 # torch.ops namespaces whose library has another name.
 _NAMESPACES = {"_C_cache_ops": "_C", "_C_ascend": "vllm_ascend_C"}
+_OF_EVERY_MODULE = ("__file__", "__name__", "__path__")
 _OPS = "torch.ops."
 # torch_npu/_init/core/_exports.py gives every op of torch.ops.npu as a name of torch_npu too.
 _EXPORTED = "torch_npu."
@@ -36,6 +37,9 @@ class Resolver:
                 return found
         if self._source.mentions(name):
             return Found("value", where="by its class's __getattr__ or __setattr__")
+        owner, _, member = name.rpartition(".")
+        if member in _OF_EVERY_MODULE and self.find(owner).kind == "module":
+            return Found("value", where="of every module")
         return self._library_module(name) or self._native(name)
 
     def _library_module(self, name: str) -> Found | None:
@@ -56,10 +60,13 @@ class Resolver:
     def _schemas(self) -> schemas.Schemas:
         return schemas.read(self._archive)
 
+    def _in_library(self, parts: list[str]) -> bool:
+        return any(self._library_module(".".join(parts[:cut])) for cut in range(1, len(parts)))
+
     def _native(self, name: str) -> Found:
         """A name inside a ``_C`` module or on a class that native code makes: its text stands in a library, alone."""
         parts = name.split(".")
-        inside = any(part == "_C" for part in parts[:-1]) or self._source.natives(name)
+        inside = any(part == "_C" for part in parts[:-1]) or self._source.natives(name) or self._in_library(parts)
         if not inside:
             return MISSING
         needle = b"\0" + parts[-1].encode() + b"\0"

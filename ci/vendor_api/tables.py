@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vendor_api.found import MISSING, Found
+from vendor_api.found import MISSING, Call, Found
 from vendor_api.vendors import Vendor, distributions
 
 FOLDER = Path(__file__).resolve().parent
@@ -81,6 +81,15 @@ def declared_returns() -> dict[str, str]:
 def declared_differences() -> dict[tuple[str, str], str]:
     """differences.txt: (name, ``distribution-version``) -> why it is all right there that it is missing or differs."""
     return {(row[0], row[1]): row[2] for row in lines_of("differences.txt")}
+
+
+def handed_on() -> dict[str, Call]:
+    """handed_on.txt: how a vendor's function is called that our source hands on as a value: ``2`` or ``1,timeout=``."""
+    shapes = {}
+    for name, shape, _why in lines_of("handed_on.txt"):
+        words = shape.split(",")
+        shapes[name] = Call(int(words[0]), tuple(word.rstrip("=") for word in words[1:]))
+    return shapes
 
 
 def declared_members() -> list[str]:

@@ -65,6 +65,7 @@ class Values:
         self._look = look
         self._known: dict[tuple[int, int], Value] = {}
         self._open: set[tuple[int, int]] = set()
+        self._returned: dict[Scope, list[ast.expr]] = {}
 
     def of(self, node: ast.expr, scope: Scope) -> Value:
         """What `node` may be in `scope`."""
@@ -195,11 +196,18 @@ class Values:
             return NOTHING
         return frozenset({Instance(found.returns) if found.returns else Unknown(path)})
 
+    def given_by(self, ours: Ours) -> Value:
+        """What calling a function of ours may give."""
+        return NOTHING if ours.scope.is_class else self._given_by_us(ours.scope)
+
     def _given_by_us(self, scope: Scope) -> Value:
         node = scope.node
         if isinstance(node, ast.Lambda):
             return self.of(node.body, scope)
-        returned = [n.value for n in own_nodes(node) if isinstance(n, ast.Return) and n.value is not None]
+        if scope not in self._returned:
+            found = [n.value for n in own_nodes(node) if isinstance(n, ast.Return) and n.value is not None]
+            self._returned[scope] = found
+        returned = self._returned[scope]
         given: Value = frozenset().union(*(self.of(value, scope) for value in returned))
         annotation = getattr(node, "returns", None)
         return given | (self._annotated(annotation, scope.parent or scope) if annotation is not None else NOTHING)
@@ -255,4 +263,4 @@ def own_nodes(node: ast.AST) -> list[ast.AST]:
     return found
 
 
-__all__ = ["NOTHING", "Instance", "Name", "Unknown", "Value", "Values", "names_of"]
+__all__ = ["NOTHING", "Instance", "Name", "Ours", "Unknown", "Value", "Values", "names_of"]

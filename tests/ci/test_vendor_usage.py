@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "ci"))
 
 from vendor_api.check import Report, check, stale
-from vendor_api.found import MISSING, Found
+from vendor_api.found import MISSING, Call, Found
 from vendor_api.project import Project
 from vendor_api.tables import Table
 from vendor_api.usage import usage
@@ -43,12 +43,19 @@ def table(distribution: str, version: str, names: dict[str, Found]) -> Table:
     return Table(distribution, version, "w.whl", "0" * 64, (), names)
 
 
-def judged(text: str, *, file: str = NPU, older: dict[str, Found] | None = None, **more: str) -> Report:
+def judged(
+    text: str,
+    *,
+    file: str = NPU,
+    older: dict[str, Found] | None = None,
+    shapes: dict[str, Call] | None = None,
+    **more: str,
+) -> Report:
     """The report on one file of ours; `more`: other modules of hardpoint_npu."""
     texts = {file: text, **{f"backends/npu/hardpoint_npu/{name}.py": other for name, other in more.items()}}
     found = usage(Project(texts), lambda name: {**NAMES, **XPU}.get(name, MISSING))
     npu = [table("torch-npu", "2.11", {**NAMES, **(older or {})}), table("torch-npu", "2.14", NAMES)]
-    return check(found, {"torch-npu": npu, "torch": [table("torch", "2.13", XPU)]}, ())
+    return check(found, {"torch-npu": npu, "torch": [table("torch", "2.13", XPU)]}, (), shapes)
 
 
 CLASS = "import torch\nclass A:\n"
@@ -107,6 +114,15 @@ REFUSED = {
     "kept in an object": ("import torch\nthing.module = torch.npu", "the module torch_npu.npu is handed on as a value"),
     "stars": ("import torch\ntorch.npu.set_device(*x)", "torch_npu.npu.set_device is called with * or **"),
     "double stars": ("import torch\ntorch.npu.set_device(**x)", "torch_npu.npu.set_device is called with * or **"),
+    "vars": ("import torch\nvars(torch)['npu']", "vars of torch"),
+    "dict": ("import torch\ntorch.__dict__['npu']", "__dict__ of torch"),
+    "attrgetter": ("import operator\noperator.attrgetter('npu.f')(x)", "attrgetter reaches attributes out of sight"),
+    "default of a parameter": ("import torch\ndef f(m=torch.npu): ...", "torch_npu.npu is handed on as a value"),
+    "lambda": ("import torch\nf(lambda: torch.npu)", "torch_npu.npu is handed on as a value"),
+    "function of ours": (
+        "import torch\ndef m():\n    return torch.npu\nf(m)",
+        "a function that returns a vendor's module is handed on: call it here",
+    ),
     "unknown result": (
         "import torch\ntorch.npu.current_stream().npu_stream",
         ".npu_stream of what torch_npu.npu.current_stream returns, which its source does not say",
@@ -159,6 +175,34 @@ def test_a_name_may_be_asked_for_where_it_may_be_missing() -> None:
     assert judged("import torch\nhasattr(torch.npu, 'gone')").complaints == ()
     assert judged("import torch\nf = getattr(torch.npu, 'gone', None)\nf()").complaints == ()
     assert "does not exist" in judged("import torch\ngetattr(torch.npu, 'gone')").complaints[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import torch\nf(torch.npu.set_device)",
+        "import torch\nd = {'set': torch.npu.set_device}",
+        "import torch\ndef g():\n    return torch.npu.set_device",
+        "import torch\nset_it = torch.npu.set_device\nf(set_it)",
+        "from torch_npu.npu import set_device\nf(set_device)",
+        "import torch\nf(getattr(torch.npu, 'set_device', None))",
+    ],
+)
+def test_a_function_that_is_handed_on_needs_a_declared_call(text: str) -> None:
+    line = text.count("\n") + 1
+    assert judged(text).complaints == (
+        f"{NPU}:{line}: torch_npu.npu.set_device is handed on: say in ci/vendor_api/handed_on.txt how it is called",
+    )
+    assert judged(text, shapes={"torch_npu.npu.set_device": Call(1, ())}).complaints == ()
+    wrong = judged(text, shapes={"torch_npu.npu.set_device": Call(0, ())}).complaints
+    assert "missing a required argument: 'device'" in wrong[0]
+
+
+@pytest.mark.parametrize(
+    "way", ["isinstance(x, torch.npu.Stream)", "x: torch.npu.Stream = y", "callable(torch.npu.set_device)"]
+)
+def test_types_and_questions_are_not_handed_on(way: str) -> None:
+    assert judged(f"import torch\n{way}").complaints == ()
 
 
 def test_a_name_that_no_table_holds_asks_for_a_refresh() -> None:
