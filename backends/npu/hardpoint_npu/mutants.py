@@ -57,7 +57,7 @@ class _Runtime:
 def _over(backend: Backend, **changes: Any) -> Backend:
     """The backend again, over a runtime with some calls changed."""
     changed: Any = _Runtime(_layout(backend).runtime, **changes)
-    return over(changed, backend.info)
+    return over(changed, backend.info, sleep=backend.capabilities.sleep)
 
 
 def _laid_out(kind: type[NpuMoELayout]) -> Callable[[Backend], Backend]:

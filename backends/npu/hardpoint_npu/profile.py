@@ -8,8 +8,8 @@ from hardpoint_npu.runtime import NpuRuntime
 
 
 def profile(backend: Backend, runtime: NpuRuntime) -> Backend:
-    """The parts of ``npu``, under the simulator's name."""
-    return over(runtime, backend.info)
+    """The parts of ``npu:sleep``, which is ``npu`` and more, under the simulator's name."""
+    return over(runtime, backend.info, sleep=True)
 
 
 def private(backend: Backend, runtime: NpuRuntime) -> Backend:

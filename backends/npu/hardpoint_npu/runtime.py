@@ -11,7 +11,7 @@ import torch
 from hardpoint.communicator import Communicator, Rendezvous
 from hardpoint.device import Device, DeviceRuntime
 from hardpoint.launcher import KernelLauncher
-from hardpoint.lifecycle import MemoryMap
+from hardpoint.lifecycle.virtual_memory import VirtualMemory
 
 
 class NpuRuntime(DeviceRuntime, Protocol):
@@ -51,8 +51,8 @@ class NpuRuntime(DeviceRuntime, Protocol):
 
     def graph_task_update_end(self, stream: Any) -> None: ...
 
-    def memory_map(self) -> MemoryMap | None:
-        """What unmaps device memory; None where nothing is bound."""
+    def virtual_memory(self) -> VirtualMemory | None:
+        """Calls that unmap device memory; None where none are bound."""
         ...
 
     def format_cast(self, tensor: torch.Tensor, acl_format: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ import torch_npu
 from hardpoint.communicator import Communicator, Rendezvous, TorchCommunicator
 from hardpoint.device import Device, Event, MemoryInfo, Stream
 from hardpoint.launcher import KernelLauncher, LauncherByKind, PythonLauncher
-from hardpoint.lifecycle import MemoryMap
+from hardpoint.lifecycle.virtual_memory import VirtualMemory
 from hardpoint_npu.facts import GRAPH_STREAMS
 
 
@@ -119,8 +120,14 @@ class TorchNpu:
     def graph_task_update_end(self, stream: Any) -> None:
         torch_npu.npu.graph_task_update_end(stream)
 
-    def memory_map(self) -> MemoryMap | None:
-        return None
+    def virtual_memory(self) -> VirtualMemory | None:
+        try:
+            version("vllm-ascend")
+        except PackageNotFoundError:
+            return None
+        from hardpoint_npu.virtual_memory import AscendVirtualMemory
+
+        return AscendVirtualMemory()
 
     def format_cast(self, tensor: torch.Tensor, acl_format: int) -> torch.Tensor:
         # Without this torch_npu answers with the plain format and says nothing (vllm-ascend sets it too).

@@ -10,6 +10,7 @@ from hardpoint.attention import ZeroedAttentionBuffers
 from hardpoint.device import RuntimeDevice
 from hardpoint.errors import BackendUnavailable
 from hardpoint.graphs import Graphs, NoGraphs, RuntimeGraphs
+from hardpoint.lifecycle.virtual_memory import VirtualMemoryMap
 from hardpoint_xpu import hardpoint_info
 from hardpoint_xpu.communicator import XpuCommunicatorFactory
 from hardpoint_xpu.dp_rule import DP_RULE
@@ -41,8 +42,8 @@ def over(runtime: XpuRuntime, info: BackendInfo, *, sleep: bool = False) -> Back
     Raises:
         BackendUnavailable: `sleep` where the runtime has nothing that unmaps memory.
     """
-    memory_map = runtime.memory_map()
-    if sleep and memory_map is None:
+    virtual_memory = runtime.virtual_memory() if sleep else None
+    if sleep and virtual_memory is None:
         raise BackendUnavailable(
             "the profile 'xpu:sleep' needs calls that unmap device memory, and none are bound here; use 'xpu', and "
             "vLLM's own sleep mode on XPU."
@@ -55,7 +56,9 @@ def over(runtime: XpuRuntime, info: BackendInfo, *, sleep: bool = False) -> Back
     device = RuntimeDevice(
         runtime, VARIABLE, "Install the torch build for xpu and Intel's GPU driver, or choose another backend."
     )
-    parts: dict[str, Any] = {"memory_map": memory_map} if sleep else {}
+    parts: dict[str, Any] = {}
+    if virtual_memory is not None:
+        parts["memory_map"] = VirtualMemoryMap(virtual_memory, runtime.device_type)
     return Backend(
         info=info,
         device=device,

@@ -20,6 +20,7 @@ from hardpoint.communicator.host_staged import HostStaged
 from hardpoint.conformance.mutant import Mutant
 from hardpoint.device import RuntimeDevice
 from hardpoint.dp import DpRule
+from hardpoint.lifecycle.virtual_memory import VirtualMemoryMap
 from hardpoint.moe import LayoutDescriptor, PackedExperts, ReferenceMoELayout
 from hardpoint_xpu.communicator import XpuCommunicatorFactory, matching
 from hardpoint_xpu.facts import VARIABLE
@@ -262,8 +263,10 @@ stream_not_restored = _mutant(
 
 
 def _both(backend: Backend) -> Backend:
-    memory_map = _factory(backend).runtime.memory_map()
-    assert memory_map is not None
+    runtime = _factory(backend).runtime
+    calls = runtime.virtual_memory()
+    assert calls is not None
+    memory_map = VirtualMemoryMap(calls, runtime.device_type)
     return replace(backend, capabilities=replace(backend.capabilities, sleep=True), memory_map=memory_map)
 
 

@@ -13,7 +13,7 @@ from packaging.version import Version
 from hardpoint.communicator import Communicator, Rendezvous, TorchCommunicator
 from hardpoint.device import Device, DeviceRuntime, Event, MemoryInfo, Stream
 from hardpoint.launcher import KernelLauncher, LauncherByKind, PythonLauncher
-from hardpoint.lifecycle import MemoryMap
+from hardpoint.lifecycle.virtual_memory import VirtualMemory
 from hardpoint_xpu.facts import TORCH_WITH_GRAPHS
 
 
@@ -37,8 +37,8 @@ class XpuRuntime(DeviceRuntime, Protocol):
     def capture(self, graph: Any, index: int) -> AbstractContextManager[None]: ...
     def capturing(self) -> bool: ...
 
-    def memory_map(self) -> MemoryMap | None:
-        """What unmaps device memory; None where nothing is bound."""
+    def virtual_memory(self) -> VirtualMemory | None:
+        """Calls that unmap device memory; None where none are bound."""
         ...
 
 
@@ -125,5 +125,5 @@ class TorchXpu:
     def capturing(self) -> bool:
         return self.graph_refusal() is None and torch.xpu.is_current_stream_capturing()
 
-    def memory_map(self) -> MemoryMap | None:
+    def virtual_memory(self) -> VirtualMemory | None:
         return None

@@ -14,12 +14,11 @@ import torch
 from hardpoint.communicator import Communicator, Rendezvous
 from hardpoint.device import Device, MemoryInfo
 from hardpoint.launcher import KernelLauncher, LauncherByKind
-from hardpoint.lifecycle import MemoryMap
+from hardpoint.lifecycle.virtual_memory import VirtualMemory
 from hardpoint_sim.device import SimDevice
 from hardpoint_sim.engine import Engine
 from hardpoint_sim.event import SimEvent
 from hardpoint_sim.launcher import SimLauncher
-from hardpoint_sim.memory_map import SimMemoryMap
 from hardpoint_sim.slot import DEVICE_TYPE
 from hardpoint_sim.stream import SimStream
 from hardpoint_sim.vendor import formats
@@ -27,6 +26,7 @@ from hardpoint_sim.vendor.graphs import TaskHandle, VendorGraph, VendorGraphs
 from hardpoint_sim.vendor.grid import GridKernel, GridLauncher
 from hardpoint_sim.vendor.library import open_library
 from hardpoint_sim.vendor.limits import LibraryLimits, Limits
+from hardpoint_sim.vendor.virtual_memory import SimVirtualMemory
 
 
 class SimRuntime:
@@ -37,7 +37,7 @@ class SimRuntime:
         self.limits = limits
         self._device = SimDevice(engine)
         self._graphs = VendorGraphs(engine, limits.graph_streams)
-        self._memory_map = SimMemoryMap(engine)
+        self._virtual_memory = SimVirtualMemory(engine)
         self._fill = GridKernel(_fill)
         engine.missing_dtypes = limits.missing_dtypes
 
@@ -140,8 +140,8 @@ class SimRuntime:
 
     # memory
 
-    def memory_map(self) -> MemoryMap | None:
-        return self._memory_map
+    def virtual_memory(self) -> VirtualMemory | None:
+        return self._virtual_memory
 
     def format_cast(self, tensor: torch.Tensor, acl_format: int) -> torch.Tensor:
         return formats.format_cast(self.engine, tensor, acl_format, dict(self.limits.private_formats))
