@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,36 @@ def report(
                      note=f"{one['GB/s']:.0f} GB/s = {one['GB/s'] / copy:.3f}" + ("" if one["right"] else " WRONG"))
                  for name, one in alone.items()]  # fmt: skip
     save("weight_sync", rows, out)
+    draw(rows, out / "weight_sync.svg")
     facts = {name: {"seconds": one.seconds, "parts": one.parts, "correct": one.correct} | one.facts
              for name, one in done.items()}  # fmt: skip
     (out / "weight_sync_runs.json").write_text(json.dumps({"runs": facts, "transforms": alone}, indent=1))
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Bars of what fraction of the ceiling each way reaches, and each mode's own floor, as an SVG."""
+    floors = {row.group: row.value for row in rows if row.reference}
+    chosen = [row for row in rows if row.unit == "ms" and not row.reference and row.group in floors]
+    width, left, height = 760, 330, 22
+    scale, total = width - left - 60, 44 + len(chosen) * height
+    title = "fraction of the ceiling (mode undo: of its own floor); red: what is asked for"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}" '
+        'font-family="sans-serif" font-size="11">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{left}" y="20" font-size="12">{title}</text>',
+    ]
+    for number, row in enumerate(chosen):
+        fraction, y = floors[row.group] / row.value, 34 + number * height
+        colour, end = "#2563eb" if row.name.startswith("hardpoint") else "#94a3b8", left + fraction * scale
+        parts += [
+            f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(row.name)}</text>',
+            f'<rect x="{left}" y="{y}" width="{end - left:.1f}" height="{height - 6}" fill="{colour}"/>',
+            f'<text x="{end + 5:.1f}" y="{y + 12}">{fraction:.3f}</text>',
+        ]
+        if row.bar is not None:
+            x = left + scale / row.bar
+            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 2}" y2="{y + height - 4}" stroke="#dc2626"/>')
+    x = left + scale
+    parts.append(f'<line x1="{x}" x2="{x}" y1="28" y2="{total - 8}" stroke="#64748b" stroke-dasharray="3"/></svg>')
+    path.write_text("\n".join(parts) + "\n")

@@ -46,7 +46,7 @@ class Sums:
 
     def digests(self) -> dict[int, bytes]:
         """Bucket -> digest, once what `fetch` queued is done."""
-        values = memoryview(self._host.numpy().astype("<i8", copy=False)).cast("B")
+        values = self._host.numpy().astype("<i8", copy=False).tobytes()
         found: dict[int, bytes] = {}
         for bucket, start, length in self._rows:
             digest = sums_digest(f"uint8[{bucket.nbytes}]", values[8 * start : 8 * (start + length)])
