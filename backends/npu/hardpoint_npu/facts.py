@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from hardpoint import Capabilities
 
 VARIABLE = "ASCEND_RT_VISIBLE_DEVICES"
@@ -32,6 +34,44 @@ PROGRAMS = 65_535
 # 2,048 streams on a device, of which vllm-ascend leaves 248 to everything but graphs (utils.py, MAX_CAPTURE_SIZE is
 # 1800). Beyond them capture fails with 207008 and takes the device with it (vllm-ascend issues 9564 and 3869).
 GRAPH_STREAMS = 1_800
+
+
+@dataclass(frozen=True)
+class KnownBad:
+    """Something that makes graph capture fail, and the way out.
+
+    Attributes:
+        sign: text of the driver's error, or ``VARIABLE=value`` of a setting that forbids captures.
+        advice: what it means and what to do, as the end of a sentence.
+        source: where it was reported.
+    """
+
+    sign: str
+    advice: str
+    source: str
+
+
+# Settings under which no capture can work: known before it is tried.
+GRAPH_CONFLICTS: tuple[KnownBad, ...] = (
+    KnownBad(
+        "ASCEND_LAUNCH_BLOCKING=1",
+        "every launch is waited for, which a capture forbids; unset it",
+        "vllm-ascend platform.py:1109",
+    ),
+)
+# Errors of a capture that say nothing by themselves.
+GRAPH_ERRORS: tuple[KnownBad, ...] = (
+    KnownBad(
+        "207008",
+        "the device has no stream left; capture fewer batch sizes",
+        "vllm-ascend compilation/acl_graph.py:28-47, issues 9564 and 3869",
+    ),
+    KnownBad(
+        "alloc sq cq fail",
+        "the driver runs out of queues; it takes HDK 25.5.1 or newer",
+        "vllm-ascend compilation/acl_graph.py:28-47",
+    ),
+)
 
 
 def capabilities(*, graph: bool, sleep: bool) -> Capabilities:

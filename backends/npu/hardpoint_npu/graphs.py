@@ -7,17 +7,19 @@ such hook.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from hardpoint.device import Device
-from hardpoint.errors import CaptureRefused
+from hardpoint.errors import CaptureRefused, DeviceError
 from hardpoint.graphs import CapturedGraph, RuntimeGraphs
+from hardpoint_npu.facts import GRAPH_CONFLICTS, GRAPH_ERRORS
 from hardpoint_npu.runtime import NpuRuntime
 
 
@@ -48,6 +50,15 @@ class StreamBudget:
             self.held[index] -= 1
 
 
+def forbidden(environment: Mapping[str, str]) -> str | None:
+    """The setting that forbids captures, as a sentence; None if there is none."""
+    for known in GRAPH_CONFLICTS:
+        variable, _, value = known.sign.partition("=")
+        if environment.get(variable) == value:
+            return f"{known.sign}: {known.advice} ({known.source})"
+    return None
+
+
 @dataclass
 class Task:
     """Kernels of a capture that can be given new arguments; `handle` is the vendor's, None until the task ends."""
@@ -66,7 +77,22 @@ class NpuGraphs(RuntimeGraphs):
 
     def supported(self, device_index: int, model: str = "", dtype: str = "") -> str | None:
         """None if a capture is allowed now: graphs that are dropped later make room again."""
-        return super().supported(device_index, model, dtype) or self.budget.refusal(device_index)
+        refusal = super().supported(device_index, model, dtype) or self.budget.refusal(device_index)
+        return refusal or forbidden(os.environ)
+
+    @contextmanager
+    def capture(self, device_index: int) -> Iterator[CapturedGraph]:
+        """See `RuntimeGraphs.capture`. An error of the driver that is known becomes CaptureRefused with the way out."""
+        try:
+            with super().capture(device_index) as graph:
+                yield graph
+        except (RuntimeError, DeviceError) as error:
+            known = next((known for known in GRAPH_ERRORS if known.sign in str(error)), None)
+            if known is None or isinstance(error, CaptureRefused):
+                raise
+            raise CaptureRefused(
+                f"a capture on npu:{device_index} failed with {known.sign!r}: {known.advice} ({known.source})"
+            ) from error
 
     @contextmanager
     def task(self, graph: CapturedGraph) -> Iterator[Task]:

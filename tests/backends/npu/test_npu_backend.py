@@ -115,6 +115,26 @@ def test_an_update_waits_for_replays_that_are_queued() -> None:
     assert out.tolist() == [13.0, 13.0]
 
 
+@pytest.mark.parametrize("known", facts.GRAPH_ERRORS)
+def test_an_error_of_the_driver_that_is_known_comes_with_the_way_out(known: facts.KnownBad) -> None:
+    graphs = build_sim({"profile": "npu"}).graphs
+    with pytest.raises(CaptureRefused) as refused, graphs.capture(0):
+        raise RuntimeError(f"NPU error: {known.sign}, see the log")
+    assert known.advice in str(refused.value)
+    with pytest.raises(RuntimeError, match="something else"), graphs.capture(0):
+        raise RuntimeError("something else")
+
+
+def test_a_setting_that_forbids_captures_is_named_before_one_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = build_sim({"profile": "npu"}).graphs
+    monkeypatch.setenv("ASCEND_LAUNCH_BLOCKING", "1")
+    assert "ASCEND_LAUNCH_BLOCKING=1: every launch is waited for" in (graphs.supported(0) or "")
+    with pytest.raises(CaptureRefused, match="unset it"), graphs.capture(0):
+        pass
+    monkeypatch.setenv("ASCEND_LAUNCH_BLOCKING", "0")
+    assert graphs.supported(0) is None
+
+
 def layout(nz: frozenset[str] = frozenset()) -> NpuMoELayout:
     made = build_sim({"profile": "npu"}).moe_layout
     assert isinstance(made, NpuMoELayout)
