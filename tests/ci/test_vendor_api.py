@@ -96,6 +96,15 @@ def test_what_is_handed_on_is_declared_and_nothing_else() -> None:
     assert not left_over, f"handed_on.txt: nothing hands on {left_over}: take the lines out"
 
 
+def test_what_is_declared_to_be_returned_is_called_and_not_annotated() -> None:
+    rows = {name: row for releases in TABLES.values() for name, row in releases[-1].names.items()}
+    called = {use.target for use in FOUND.uses if use.call is not None}
+    for name, gives in tables.declared_returns().items():
+        assert name in called, f"returns.txt: nothing calls {name}: take the line out"
+        assert rows[name].returns is None, f"returns.txt: {name} says itself what it returns: take the line out"
+        assert gives == "plain" or gives.startswith("torch_npu."), f"returns.txt: {gives} is no class of a vendor"
+
+
 def test_every_supported_release_has_its_table() -> None:
     for name, vendor in distributions().items():
         assert [t.version for t in TABLES[name]] == list(vendor.releases)
