@@ -194,7 +194,7 @@ def _triton() -> list[Override]:
                 "triton.gdn",
                 "kernels of a GDN layer that are not Triton's launch on the thread's current device too",
                 _registered(name),
-                "through register_oot, when vLLM imports the layer; with HARDPOINT_KERNELS, hardpoint's kernels in Qwen's",
+                "through register_oot, when vLLM imports the layer; HARDPOINT_KERNELS puts other kernels into Qwen's",
             )
         )
     return rows
