@@ -85,17 +85,24 @@ def grids_stay_within_the_limit(context: LawContext) -> None:
     """More programs than the chip starts are refused before anything runs; a persistent grid covers it all."""
     launcher: Any = context.backend.launcher
     runtime = _runtime(context)
-    kernel = runtime.fill_kernel()
+    try:
+        kernel = runtime.fill_kernel()
+    except ImportError as error:
+        kernel = None
+        context.note(f"no kernel could be compiled ({error}): only the refusals were tried")
+    refused = _Compiled() if kernel is None else kernel
     n = PROGRAMS + 5
     out = torch.zeros(n, dtype=torch.int32, device=context.device)
     for grid in ((n,), (256, 256), (1 << 20, 1, 1), lambda given: (n,)):
         with context.refuses(f"the grid {grid}", LaunchRefused, naming=[str(PROGRAMS)]):
-            launcher.launch(kernel, out, n, grid=grid)
+            launcher.launch(refused, out, n, grid=grid)
     with context.refuses("a bound launch of too many programs", LaunchRefused, naming=[str(PROGRAMS)]):
-        launcher.bind(kernel, out, n, grid=(n,))
-    reason = launcher.explain(kernel, out, n, grid=(n,)).refusal
+        launcher.bind(refused, out, n, grid=(n,))
+    reason = launcher.explain(refused, out, n, grid=(n,)).refusal
     context.check(reason is not None and str(PROGRAMS) in reason, f"explain of {n} programs says {reason!r}")
     context.equal(out, torch.zeros(n, dtype=torch.int32), "the output after refused launches")
+    if kernel is None:
+        return
     grid = persistent_grid(n, runtime.core_count(context.device_index))
     launcher.launch(kernel, out, n, grid=grid)
     context.equal(out, torch.arange(n, dtype=torch.int32), f"{n} items by a persistent grid {grid}")
@@ -169,6 +176,14 @@ def _experts(context: LawContext, dtype: torch.dtype) -> tuple[torch.Tensor, tor
     down = (torch.arange(2 * 24 * 20) % 101 + 7).to(dtype).reshape(2, 24, 20)
     names = {"experts.gate_up_proj": context.to_device(fused), "experts.down_proj": context.to_device(down)}
     return fused, down, names
+
+
+class _Compiled:
+    """Stands for a compiled kernel where none can be had; never launched."""
+
+    __name__ = "fill"
+
+    def run(self) -> None: ...
 
 
 def _runtime(context: LawContext) -> Any:
