@@ -6,9 +6,11 @@ from hardpoint.sync.transaction.hooks import EngineHooks, NoEngine
 from hardpoint.sync.transaction.inprocess import InProcess
 from hardpoint.sync.transaction.messages import Message, Outgoing, Step
 from hardpoint.sync.transaction.mode import Choice, Mode, Room, choose_mode
-from hardpoint.sync.transaction.participant import Participant, Phase
+from hardpoint.sync.transaction.participant import Ending, Participant, Phase
 from hardpoint.sync.transaction.record import Decision, DecisionRecord, FileRecord, MemoryRecord
+from hardpoint.sync.transaction.staging import Staging, staging_for
 from hardpoint.sync.transaction.tree import Tree
+from hardpoint.sync.transaction.weights import InPlace, Unplanned, Weights
 from hardpoint.sync.transaction.wire import WireLimits, decode, encode
 
 __all__ = [
@@ -16,9 +18,11 @@ __all__ = [
     "Coordinator",
     "Decision",
     "DecisionRecord",
+    "Ending",
     "EngineHooks",
     "EngineState",
     "FileRecord",
+    "InPlace",
     "InProcess",
     "MemoryRecord",
     "Message",
@@ -30,11 +34,15 @@ __all__ = [
     "Phase",
     "Room",
     "Stage",
+    "Staging",
     "Step",
     "Tree",
+    "Unplanned",
+    "Weights",
     "WireLimits",
     "choose_mode",
     "decode",
     "encode",
     "engine_state",
+    "staging_for",
 ]

@@ -25,6 +25,7 @@ from hardpoint.sync.transaction.messages import (
     Present,
     Probe,
     Step,
+    Stream,
     Verify,
 )
 from hardpoint.sync.transaction.mode import Mode
@@ -86,6 +87,7 @@ class _Vote:
     probed: tuple[int, ...] = ()  # positions
     absent: dict[int, str] = field(default_factory=dict)  # ranks that are there and had nothing to vote on
     gone: tuple[int, ...] = ()  # ranks that were missing at an earlier vote: not waited for again
+    cause: str = ""  # the update ends whatever is answered; what is asked is who is still there
 
 
 class Coordinator:
@@ -121,6 +123,7 @@ class Coordinator:
         self._started = 0.0
         self._decided: Decide | None = None
         self._told: dict[int, float] = {}
+        self._lane = ""
 
     def start(
         self,
@@ -131,6 +134,7 @@ class Coordinator:
         *,
         mode: Mode = Mode.AUTO,
         deadline: float = 60.0,
+        lane: str = "",
     ) -> list[Outgoing]:
         """Begin an update. Drive it by `receive` and `tick` until `stage` is REST.
 
@@ -139,6 +143,8 @@ class Coordinator:
         Args:
             session: a name that no update had before (16 random bytes as hexadecimal are enough).
             deadline: seconds for each vote, and for a receiver to wait for the next message.
+            lane: name of the data plane that carries the buckets: `streamed` or `lost` must follow once `stage` is
+                STREAM. Empty if they travel as messages.
 
         Raises:
             SyncError: an update is under way, or the tensors are not those of the plan; nothing was sent.
@@ -152,6 +158,7 @@ class Coordinator:
         self.outcome, self._decided = None, None
         self._digests, self._next, self._started = [], 0, now
         self._told = dict.fromkeys(self._members, now)
+        self._lane = lane
         return self._ask(Stage.BEGIN, Step.BEGIN, self._begin, now)
 
     def receive(self, message: Message, now: float) -> list[Outgoing]:
@@ -166,11 +173,36 @@ class Coordinator:
             return self._present(message, now)
         return []
 
+    @property
+    def sources(self) -> Sources:
+        """The tensors of the update under way."""
+        assert self._sources is not None
+        return self._sources
+
+    def streamed(self, digests: tuple[bytes, ...], now: float) -> list[Outgoing]:
+        """The data plane has sent all buckets. `digests`: of each; empty in mode off, which verifies nothing."""
+        if self.stage is not Stage.STREAM or self._vote is not None:
+            return []
+        verify = Verify(self._opened.session, self.address, digests)
+        return self._ask(Stage.VERIFY, Step.VERIFY, verify, now)
+
+    def lost(self, reason: str, now: float) -> list[Outgoing]:
+        """The data plane failed, so the update ends. All are asked first who is there, so that the right one is named.
+
+        Whoever waits in a collective for a dead peer is not to blame: its control loop answers.
+        """
+        if self.stage is not Stage.STREAM or self._vote is not None:
+            return []
+        everybody = tuple(range(len(self._members)))
+        self._vote = _Vote(Step.BEGIN, now + GRACE, probed=everybody, cause=reason)
+        question = Probe(self._opened.session, self.address, Step.BEGIN)
+        return [Outgoing(rank, question) for rank in self._members]
+
     def tick(self, now: float) -> list[Outgoing]:
         """Let time pass, and send the next bucket while streaming."""
-        if self.stage is Stage.STREAM:
-            return self._send(now)
         vote = self._vote
+        if self.stage is Stage.STREAM and vote is None:
+            return [] if self._lane else self._send(now)
         if vote is None or now < vote.until:
             return []
         if vote.probed:
@@ -189,8 +221,8 @@ class Coordinator:
     @property
     def wake_at(self) -> float | None:
         """When `tick` has something to do; it has at once while streaming."""
-        if self.stage is Stage.STREAM:
-            return 0.0
+        if self.stage is Stage.STREAM and self._vote is None:
+            return None if self._lane else 0.0
         return None if self._vote is None else self._vote.until
 
     @property
@@ -235,6 +267,11 @@ class Coordinator:
 
     def _count(self, vote: _Vote, now: float, *, final: bool = False) -> list[Outgoing]:
         """Go on if all said yes in time; end if anybody said no, or time is over."""
+        if vote.cause:
+            silent = self._silent(vote)
+            if silent and not final:
+                return []
+            return self._abort("stream", {**vote.absent, **vote.no, self.address: vote.cause}, silent, now)
         everyone = len(vote.yes) == len(self._members) and not vote.no
         if vote.step is Step.DONE:
             if everyone or final or not self._silent(vote):
@@ -257,7 +294,9 @@ class Coordinator:
 
     def _opened_stream(self) -> list[Outgoing]:
         self.stage, self._vote = Stage.STREAM, None
-        return []
+        if not self._lane:
+            return []
+        return [Outgoing(self._members[0], Stream(self._opened.session, self.address, self._lane))]
 
     def _send(self, now: float) -> list[Outgoing]:
         begin = self._opened
@@ -265,8 +304,8 @@ class Coordinator:
             return self._ask(Stage.VERIFY, Step.VERIFY, Verify(begin.session, self.address, tuple(self._digests)), now)
         bucket = self.plan.buckets[self._next]
         self._next += 1
-        payload = new_buffer(bucket)
         try:
+            payload = new_buffer(bucket)
             assert self._sources is not None
             self._sources.pack(bucket, payload)
             self._digests.append(payload_digest(payload))
@@ -324,19 +363,23 @@ class Coordinator:
         self.stage, self._vote, self._sources = Stage.REST, None, None
 
     def _answer(self, ask: Ask) -> list[Outgoing]:
-        """A rank in doubt asks. Only what is recorded is told; without a durable record, silence is the answer."""
-        decision = self._record.read(ask.session)
-        if decision is None:
-            under_way = self._begin is not None and self._begin.session == ask.session and self.stage is not Stage.REST
-            if under_way or not self._record.durable:
-                return []
-            decision = Decision(ask.session, -1, False, "the trainer started again before it decided")
-            self._record.write(decision)  # so that it stays decided
-        told = Decide(ask.session, self.address, decision.epoch, decision.commit, decision.reason)
-        return [Outgoing(ask.rank, told)]
+        under_way = self._begin is not None and self._begin.session == ask.session and self.stage is not Stage.REST
+        return answer(ask, self._record, self.address, under_way)
 
     def _who(self, rank: int) -> str:
         return f"rank {rank} (the trainer)" if rank == self.address else f"rank {rank}"
+
+
+def answer(ask: Ask, record: DecisionRecord, address: int, under_way: bool = False) -> list[Outgoing]:
+    """A rank in doubt asks. Only what is recorded is told; without a durable record, silence is the answer."""
+    decision = record.read(ask.session)
+    if decision is None:
+        if under_way or not record.durable:
+            return []
+        decision = Decision(ask.session, -1, False, "the trainer started again before it decided")
+        record.write(decision)  # so that it stays decided
+    told = Decide(ask.session, address, decision.epoch, decision.commit, decision.reason)
+    return [Outgoing(ask.rank, told)]
 
 
 def _joined(sentences: list[str]) -> str:

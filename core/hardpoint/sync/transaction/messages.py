@@ -34,6 +34,18 @@ class Begin:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Everybody said yes to `Step.BEGIN`: buckets come next, over the data plane named `lane`; down the tree.
+
+    Not sent where buckets travel as `Data` messages of their own (`lane` was not given).
+    """
+
+    session: str
+    coordinator: int
+    lane: str
+
+
+@dataclass(frozen=True)
 class Data:
     """One bucket, to its audience."""
 
@@ -116,7 +128,7 @@ class Ask:
     rank: int
 
 
-Message = Begin | Data | Alive | Verify | Decide | Ballots | Probe | Present | Ask
+Message = Begin | Stream | Data | Alive | Verify | Decide | Ballots | Probe | Present | Ask
 
 
 class Outgoing(NamedTuple):

@@ -7,11 +7,12 @@ the decision is known; and what cannot be known or carried out ends in FAILED, w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from hardpoint.errors import HardpointError, SyncError
-from hardpoint.sync.plan import Bucket, Storages
+from hardpoint.sync.plan import Bucket, Storages, SyncPlan
 from hardpoint.sync.session import describe
 from hardpoint.sync.transaction.digests import stored_digest
 from hardpoint.sync.transaction.hooks import EngineHooks, NoEngine
@@ -27,14 +28,27 @@ from hardpoint.sync.transaction.messages import (
     Present,
     Probe,
     Step,
+    Stream,
     Verify,
 )
-from hardpoint.sync.transaction.mode import choose_mode
+from hardpoint.sync.transaction.mode import Mode, choose_mode
 from hardpoint.sync.transaction.relay import Relay
-from hardpoint.sync.transaction.staging import Staging, staging_for
+from hardpoint.sync.transaction.staging import Staging
 from hardpoint.sync.transaction.tree import ARITY
+from hardpoint.sync.transaction.waits import ask_after, in_doubt_after, silent_for
+from hardpoint.sync.transaction.weights import Binding, Find, Unplanned, Weights
 
 _ENDED_KEPT = 8
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an update ended on a rank: `committed` if the new weights serve here; `reason` is a sentence."""
+
+    session: str
+    epoch: int
+    committed: bool
+    reason: str
 
 
 class Phase(str, Enum):
@@ -57,6 +71,8 @@ class _Open:
     heard: float
     landed: set[int] = field(default_factory=set)
     objection: str = ""
+    cut: str = ""  # why the rest of the stream cannot come
+    stored: dict[int, bytes] | None = None  # digest of each bucket as it is stored, where the stream has taken them
     prepared_at: float = 0.0
     asked: bool = False
 
@@ -66,31 +82,44 @@ class Participant:
 
     Args:
         live: its parameters, bound to the plan that this rank made itself.
+        find: asked for weights bound to the plan of an update, by its digest, if that is another one; None for "no such
+            plan can be made here". The members must be the same.
         epoch: of the weights that are in them; -1 for weights that are no version at all (a rank that started again
             while its peers went on): it is FAILED until a full update.
         hooks: of the engine; None for none.
         longest_deadline: seconds that a trainer may ask for.
+        on_end: called with each update's end here, whoever began it.
+        after: the participant that this one takes the place of, with its epoch and phase: a new trainer came. Its
+            update must have ended.
     """
 
     def __init__(
         self,
-        live: Storages,
+        live: Storages | Weights | Unplanned,
         *,
         epoch: int = 0,
+        find: Find | None = None,
         hooks: EngineHooks | None = None,
         arity: int = ARITY,
         longest_deadline: float = 600.0,
+        on_end: Callable[[Ending], None] = lambda ending: None,
+        after: Participant | None = None,
     ) -> None:
         self.rank = live.rank
         self.epoch = epoch
         self.phase = Phase.SERVING if epoch >= 0 else Phase.FAILED
         self.reason = "" if epoch >= 0 else "started again, and has not had a full update since"
-        self._live = live
+        self._binding = Binding(live, find)
         self._hooks: EngineHooks = hooks or NoEngine()
-        self._relay = Relay(live.rank, sorted(live.plan.shard_of), arity)
+        self._relay = Relay(live.rank, self._binding.members, arity)
         self._longest = longest_deadline
+        self._on_end = on_end
         self._open: _Open | None = None
         self._seen = epoch
+        if after is not None:
+            if after.phase not in (Phase.SERVING, Phase.FAILED):
+                raise SyncError(f"An update is under way on this rank, at {after.phase.value}; let it end first.")
+            self.epoch, self.phase, self.reason, self._seen = after.epoch, after.phase, after.reason, after._seen
         self._ended: dict[str, str] = {}
         self._votes: dict[tuple[str, Step], tuple[bool, str]] = {}
 
@@ -114,6 +143,10 @@ class Participant:
             return self._relay.gather(message, now, self._patience)
         if isinstance(message, Begin):
             return [*self._relay.down(message), *self._begin(message, now)]
+        if isinstance(message, Stream):
+            if self._open is not None and self._open.begin.session == message.session:
+                self._open.heard = now
+            return self._relay.down(message)
         if isinstance(message, Verify):
             return [*self._relay.down(message), *self._verify(message, now)]
         if isinstance(message, Decide):
@@ -129,16 +162,16 @@ class Participant:
         if update is None:
             return out
         limit = self._deadline(update.begin)
-        if self.phase is Phase.STAGING and now >= update.heard + _silent_for(limit):
-            self._leave(update, f"nothing came from the trainer for {_silent_for(limit):g} s")
+        if self.phase is Phase.STAGING and now >= update.heard + silent_for(limit):
+            self._leave(update, f"nothing came from the trainer for {silent_for(limit):g} s")
         elif self.phase is Phase.PREPARED:
-            if now >= update.prepared_at + _in_doubt_after(limit):
+            if now >= update.prepared_at + in_doubt_after(limit):
                 self._fail(
                     update,
                     f"said yes to epoch {update.begin.epoch} and did not learn the decision from the trainer within "
-                    f"{_in_doubt_after(limit):g} s; a full update is needed",
+                    f"{in_doubt_after(limit):g} s; a full update is needed",
                 )
-            elif not update.asked and now >= update.prepared_at + _ask_after(limit):
+            elif not update.asked and now >= update.prepared_at + ask_after(limit):
                 update.asked = True
                 out.append(Outgoing(update.begin.coordinator, Ask(update.begin.session, self.rank)))
         return out
@@ -151,11 +184,64 @@ class Participant:
         if update is not None:
             limit = self._deadline(update.begin)
             if self.phase is Phase.STAGING:
-                times.append(update.heard + _silent_for(limit))
+                times.append(update.heard + silent_for(limit))
             elif self.phase is Phase.PREPARED:
-                wait = _in_doubt_after(limit) if update.asked else _ask_after(limit)
+                wait = in_doubt_after(limit) if update.asked else ask_after(limit)
                 times.append(update.prepared_at + wait)
         return min(times, default=None)
+
+    @property
+    def under_way(self) -> Begin | None:
+        """What opened the update that this rank takes part in, None if there is none."""
+        return None if self._open is None else self._open.begin
+
+    @property
+    def plan(self) -> SyncPlan:
+        """That the weights are bound to. SyncError before the first update."""
+        return self._binding.plan
+
+    @property
+    def staging(self) -> Staging | None:
+        """Of the update that streams, None otherwise."""
+        return self._open.staging if self._open is not None and self.phase is Phase.STAGING else None
+
+    def streamed(self, session: str, stored: dict[int, bytes], now: float) -> None:
+        """All buckets are where they belong. `stored`: digest of each, read from there; empty if none was taken."""
+        if self._open is not None and self._open.begin.session == session:
+            self._open.heard = now
+            self._open.landed.update(bucket.index for bucket in self.plan.buckets_for(self.rank))
+            self._open.stored = stored or None
+
+    def cut_off(self, session: str, why: str) -> None:
+        """The data plane failed here. Said when this rank is asked for its vote: the trainer looks for the culprit."""
+        if self._open is not None and self._open.begin.session == session:
+            self._open.cut = why
+
+    def object_to(self, session: str, why: str, now: float) -> list[Outgoing]:
+        """What streams in cannot be taken here: said at once, so that the trainer need not send the rest."""
+        update = self._open
+        if update is None or update.begin.session != session or update.objection or self.phase is not Phase.STAGING:
+            return []
+        update.objection = why
+        return self._vote(session, Step.VERIFY, update.begin.coordinator, False, why, now)
+
+    def unreachable(self, why: str) -> None:
+        """Nothing can come from the trainer any more: what would be waited for until a deadline is known now."""
+        update = self._open
+        if update is not None and self.phase is Phase.PREPARED:
+            epoch = update.begin.epoch
+            self._fail(
+                update, f"said yes to epoch {epoch} and did not learn the decision: {why}; a full update is needed"
+            )
+        elif update is not None:
+            self._leave(update, f"lost the trainer: {why}")
+
+    def broke(self, reason: str) -> None:
+        """Something outside the protocol went wrong on this rank: it serves nothing until a full update."""
+        if self._open is not None:
+            self._fail(self._open, reason)
+        else:
+            self._stop(reason)
 
     # What the messages do.
 
@@ -164,10 +250,12 @@ class Participant:
             return []
         try:
             self._check(begin)
+            live = self._binding.found(begin.plan)
             self._make_way(begin)  # only for one that could be taken: a stray message must not end what is under way
-            choice = choose_mode(begin.mode, self._live.nbytes, self._hooks.room())
+            self._binding.bind(live)
+            choice = choose_mode(begin.mode, live.nbytes, self._hooks.room())
             self._hooks.chosen(choice)
-            staging = staging_for(choice.mode, self._live)
+            staging = live.stage(choice.mode)
             if not staging.serves and self.phase is Phase.SERVING:
                 self._hooks.pause()
         except Exception as error:  # noqa: BLE001 - it is this rank's vote
@@ -177,7 +265,8 @@ class Participant:
                     self._hooks.resume()
                 except Exception as again:  # noqa: BLE001 - a pause that failed half-way, and stayed
                     reason = f"{reason}; and serving could not be resumed: {_sentence(again)}"
-            self._end(begin.session, reason)
+                    self._stop(reason)  # it does not serve, so it must not say that it does
+            self._end(begin.session, begin.epoch, reason)
             return self._vote(begin.session, Step.BEGIN, begin.coordinator, False, reason, now)
         self._open = _Open(begin, staging, self.phase, self._seen, now)
         self.phase = Phase.STAGING
@@ -209,11 +298,6 @@ class Participant:
                 f"the update has epoch {begin.epoch}, and epoch {self._seen} was already here; the next must be at "
                 f"least {self._seen + 1}"
             )
-        if begin.plan != self._live.plan.digest:
-            raise SyncError(
-                f"the trainer's plan is {begin.plan[:12]}, the one made here is {self._live.plan.digest[:12]}: names, "
-                "shapes, layouts, receivers or versions differ; plan again on both sides"
-            )
 
     def _data(self, data: Data, now: float) -> list[Outgoing]:
         update = self._open
@@ -226,16 +310,14 @@ class Participant:
             bucket = self._bucket(update, data)
             update.staging.land(bucket, data.payload)
         except Exception as error:  # noqa: BLE001 - it is this rank's vote
-            # Said at once, so that the trainer need not send the rest.
-            update.objection = _sentence(error)
-            return self._vote(data.session, Step.VERIFY, update.begin.coordinator, False, update.objection, now)
+            return self.object_to(data.session, _sentence(error), now)
         update.landed.add(data.bucket)
         return []
 
     def _bucket(self, update: _Open, data: Data) -> Bucket:
         if data.epoch != update.begin.epoch:
             raise SyncError(f"a bucket of epoch {data.epoch} came in the update of epoch {update.begin.epoch}")
-        bucket = next((one for one in self._live.plan.buckets_for(self.rank) if one.index == data.bucket), None)
+        bucket = next((one for one in self.plan.buckets_for(self.rank) if one.index == data.bucket), None)
         if bucket is None:
             raise SyncError(f"bucket {data.bucket} is not for this rank")
         if data.bucket in update.landed:
@@ -258,6 +340,7 @@ class Participant:
             self._compare(update, verify)
             self._hooks.inspect(update.staging.target)
             self._hooks.pause()
+            update.staging.prepare()
         except Exception as error:  # noqa: BLE001 - it is this rank's vote
             update.objection = update.objection or _sentence(error)
             return self._vote(verify.session, Step.VERIFY, verify.coordinator, False, update.objection, now)
@@ -267,20 +350,24 @@ class Participant:
         return self._vote(verify.session, Step.VERIFY, verify.coordinator, True, "", now)
 
     def _compare(self, update: _Open, verify: Verify) -> None:
-        plan = self._live.plan
-        if len(verify.digests) != len(plan.buckets):
+        plan = self.plan
+        unverified = update.begin.mode is Mode.OFF and not verify.digests
+        if len(verify.digests) != len(plan.buckets) and not unverified:
             raise SyncError(f"{len(verify.digests)} digests came for {len(plan.buckets)} buckets")
         for bucket in plan.buckets_for(self.rank):
             if bucket.index not in update.landed:
-                raise SyncError(f"bucket {bucket.index} never came: {self._contents(bucket.index)}")
-        for bucket in plan.buckets_for(self.rank):
-            if stored_digest(update.staging.target, bucket) != verify.digests[bucket.index]:
+                why = f" ({update.cut})" if update.cut else ""
+                raise SyncError(f"bucket {bucket.index} never came{why}: {self._contents(bucket.index)}")
+        for bucket in () if unverified else plan.buckets_for(self.rank):
+            stored = update.stored or {}
+            found = stored.get(bucket.index) or stored_digest(update.staging.target, bucket)
+            if found != verify.digests[bucket.index]:
                 raise SyncError(
                     f"what is stored of bucket {bucket.index} is not what was sent: {self._contents(bucket.index)}"
                 )
 
     def _contents(self, index: int) -> str:
-        plan = self._live.plan
+        plan = self.plan
         names = [plan.offer.tensors[n].name for _, move in plan.buckets[index].pieces for n in move.sources]
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more tensors" if len(names) > 3 else "")
 
@@ -302,6 +389,8 @@ class Participant:
         if (decide.session, Step.DONE) in self._votes:
             return []
         if not decide.commit:
+            if decide.session not in self._ended:
+                self._end(decide.session, decide.epoch, f"aborted: {decide.reason}")
             return self._vote(decide.session, Step.DONE, decide.coordinator, True, "", now)
         self._seen = max(self._seen, decide.epoch)
         reason = self._ended.get(decide.session, "never heard of this session; did the rank start again?")
@@ -314,6 +403,8 @@ class Participant:
         vote, reason = self._votes.get((probe.session, probe.step), (None, ""))
         if probe.step is not Step.DONE and probe.session in self._ended:
             vote = None  # whatever it was: this rank cannot go on with it
+        elif self._open is not None and self._open.begin.session == probe.session and self._open.objection:
+            vote, reason = False, self._open.objection
         if vote is None:
             reason = self._ended.get(probe.session, "")
             if not reason and (self._open is None or self._open.begin.session != probe.session):
@@ -332,8 +423,8 @@ class Participant:
             self._fail(update, f"could not carry out the commit of epoch {epoch}: {_sentence(error)}")
             return
         self.epoch = epoch
-        self._close(update, f"committed epoch {epoch}")
         self.phase, self.reason = Phase.SERVING, ""
+        self._close(update, f"committed epoch {epoch}", committed=True)
 
     def _leave(self, update: _Open, why: str) -> None:
         """Abort: the old weights, in the phase that was before."""
@@ -347,13 +438,14 @@ class Participant:
         if not whole:
             self._fail(update, f"weights were overwritten in mode off when the update was aborted: {why}")
             return
-        self._close(update, f"aborted: {why}")
         self._seen = update.seen  # the epoch was not used up
         self.phase = update.was
+        self._close(update, f"aborted: {why}")
 
     def _fail(self, update: _Open, reason: str) -> None:
-        self._close(update, reason)
+        self._open = None
         self._stop(reason)
+        self._close(update, reason)
 
     def _stop(self, reason: str) -> None:
         self.phase, self.reason = Phase.FAILED, reason
@@ -362,12 +454,13 @@ class Participant:
         except Exception as error:  # noqa: BLE001 - the phase says it already, and `may_serve` is what counts
             self.reason = f"{reason}; and the engine could not be paused: {_sentence(error)}"
 
-    def _close(self, update: _Open, ending: str) -> None:
+    def _close(self, update: _Open, ending: str, committed: bool = False) -> None:
         self._open = None
-        self._end(update.begin.session, ending)
+        self._end(update.begin.session, update.begin.epoch, ending, committed)
 
-    def _end(self, session: str, ending: str) -> None:
+    def _end(self, session: str, epoch: int, ending: str, committed: bool = False) -> None:
         self._ended[session] = ending
+        self._on_end(Ending(session, epoch, committed, ending))
         while len(self._ended) > _ENDED_KEPT:
             del self._ended[next(iter(self._ended))]
 
@@ -383,19 +476,6 @@ class Participant:
 
     def _deadline(self, begin: Begin) -> float:
         return min(begin.deadline, self._longest)
-
-
-def _silent_for(deadline: float) -> float:
-    """A vote may take its whole deadline and then some asking around, and nothing is sent meanwhile."""
-    return deadline + 1.0
-
-
-def _ask_after(deadline: float) -> float:
-    return deadline + 1.5
-
-
-def _in_doubt_after(deadline: float) -> float:
-    return deadline + 3.0
 
 
 def _sentence(error: Exception) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from hardpoint.sync.transaction.messages import Ballots, Begin, Decide, Outgoing, Step, Verify
+from hardpoint.sync.transaction.messages import Ballots, Begin, Decide, Outgoing, Step, Stream, Verify
 from hardpoint.sync.transaction.tree import ARITY, Tree
 
 _SESSIONS_KEPT = 8
@@ -44,13 +44,13 @@ class Relay:
         self._tallies: dict[tuple[str, Step], _Tally] = {}
         self._handed: dict[tuple[str, str], None] = {}
 
-    def down(self, message: Begin | Verify | Decide) -> list[Outgoing]:
+    def down(self, message: Begin | Stream | Verify | Decide) -> list[Outgoing]:
         """Hand a message to the children, once."""
         key = (message.session, type(message).__name__)
         if key in self._handed:
             return []
         self._handed[key] = None
-        while len(self._handed) > 3 * _SESSIONS_KEPT:
+        while len(self._handed) > 4 * _SESSIONS_KEPT:
             del self._handed[next(iter(self._handed))]
         return [Outgoing(self._members[child], message) for child in self._below]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -10,12 +11,19 @@ from hardpoint.errors import SyncError
 from hardpoint.sync.plan import Bucket, Storages
 from hardpoint.sync.transaction.mode import Mode
 
+if TYPE_CHECKING:
+    from hardpoint.sync.stream import Keeper
+    from hardpoint.sync.stream import Undo as Kept
+
+Keep = Callable[[Storages], "Kept"]
+
 
 class Staging(Protocol):
     """One update on one rank.
 
     Attributes:
         serves: whether the old weights may answer while this fills.
+        in_place: `target` is what serves.
         target: the storages that the update is in, to read its digests from.
     """
 
@@ -23,10 +31,29 @@ class Staging(Protocol):
     def serves(self) -> bool: ...
 
     @property
+    def in_place(self) -> bool: ...
+
+    @property
     def target(self) -> Storages: ...
 
     def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
         """Take one bucket."""
+        ...
+
+    def stream_into(self, keep: Keep, stop: Callable[[], None]) -> Keeper | None:
+        """Called instead of `land`, once: another thread is going to write into `target`.
+
+        Args:
+            keep: makes what puts live values aside before they are overwritten; the answer is to be asked for each.
+            stop: ends that thread's writing, for `abort`.
+        """
+        ...
+
+    def prepare(self) -> None:
+        """Called once all is verified and the engine is paused, before this rank says yes: the last chance to refuse.
+
+        What can fail in a commit and can be undone belongs here. What it raises is this rank's no; `abort` follows.
+        """
         ...
 
     def commit(self) -> None:
@@ -42,6 +69,7 @@ class Shadow:
     """See `Mode.SHADOW`."""
 
     serves = True
+    in_place = False
 
     def __init__(self, live: Storages) -> None:
         self._live = live
@@ -50,6 +78,13 @@ class Shadow:
     def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
         """See `Staging.land`."""
         self.target.land(bucket, payload)
+
+    def stream_into(self, keep: Keep, stop: Callable[[], None]) -> Keeper | None:
+        """Nothing that counts is overwritten, and what comes late is written to nobody's memory."""
+        return None
+
+    def prepare(self) -> None:
+        """Nothing to do: see `Staging.prepare`."""
 
     def commit(self) -> None:
         """See `Staging.commit`."""
@@ -65,10 +100,13 @@ class Undo:
     """See `Mode.UNDO`. Values are kept before they are overwritten, and put back in reverse order."""
 
     serves = False
+    in_place = True
 
     def __init__(self, live: Storages) -> None:
         self.target = live
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._keeper: Kept | None = None
+        self._stop: Callable[[], None] | None = None
 
     def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
         """See `Staging.land`."""
@@ -76,13 +114,26 @@ class Undo:
             self._kept.append((view, view.to("cpu", copy=True)))
         self.target.land(bucket, payload)
 
+    def stream_into(self, keep: Keep, stop: Callable[[], None]) -> Keeper | None:
+        """See `Staging.stream_into`."""
+        self._keeper, self._stop = keep(self.target), stop
+        return self._keeper
+
+    def prepare(self) -> None:
+        """Nothing to do: see `Staging.prepare`."""
+
     def commit(self) -> None:
         """See `Staging.commit`."""
         self.target.clear_padding()
         self._kept.clear()
+        if self._keeper is not None:
+            self._keeper.forget()
 
     def abort(self) -> bool:
         """See `Staging.abort`."""
+        if self._stop is not None and self._keeper is not None:
+            self._stop()
+            self._keeper.restore()
         while self._kept:
             view, old = self._kept.pop()
             view.copy_(old)
@@ -93,6 +144,7 @@ class Off:
     """See `Mode.OFF`."""
 
     serves = False
+    in_place = True
 
     def __init__(self, live: Storages) -> None:
         self.target = live
@@ -102,6 +154,14 @@ class Off:
         """See `Staging.land`."""
         self._touched = True
         self.target.land(bucket, payload)
+
+    def stream_into(self, keep: Keep, stop: Callable[[], None]) -> Keeper | None:
+        """See `Staging.stream_into`. Nothing is kept."""
+        self._touched = True
+        return None
+
+    def prepare(self) -> None:
+        """Nothing to do: see `Staging.prepare`."""
 
     def commit(self) -> None:
         """See `Staging.commit`."""

@@ -30,6 +30,7 @@ from hardpoint.sync.transaction.messages import (
     Present,
     Probe,
     Step,
+    Stream,
     Verify,
 )
 from hardpoint.sync.transaction.mode import Mode
@@ -37,7 +38,7 @@ from hardpoint.sync.transaction.mode import Mode
 MAGIC = b"HPTX"
 VERSION = 1
 _HEADER = struct.Struct("<4sHBxIQI")
-_KINDS: tuple[type[Message], ...] = (Begin, Data, Alive, Verify, Decide, Ballots, Probe, Present, Ask)
+_KINDS: tuple[type[Message], ...] = (Begin, Data, Alive, Verify, Decide, Ballots, Probe, Present, Ask, Stream)
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,7 @@ _FIELDS: dict[type[Message], dict[str, _Codec]] = {
     Probe: {"session": TEXT, "coordinator": RANK, "step": STEP},
     Present: {"session": TEXT, "step": STEP, "rank": RANK, "vote": _Codec(_plain, _vote), "reason": TEXT},
     Ask: {"session": TEXT, "rank": RANK},
+    Stream: {"session": TEXT, "coordinator": RANK, "lane": TEXT},
 }
 
 

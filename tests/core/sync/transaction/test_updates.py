@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hardpoint.errors import SyncError
-from hardpoint.sync.transaction import Mode, Phase, Room, Stage, Step, choose_mode
+from hardpoint.sync.transaction import InPlace, Mode, Phase, Room, Stage, Step, choose_mode
 from hardpoint.sync.transaction.messages import Ballots, Begin, Decide, Present
 from support.transaction_cluster import (
     DEADLINE,
@@ -257,3 +257,51 @@ def test_a_long_stream_to_others_is_not_taken_for_silence() -> None:
     cluster.settle(60)
     cluster.check_new_everywhere(1)
     assert replace(cluster.trainer.outcome).seconds > 3 * DEADLINE  # type: ignore[type-var, union-attr]
+
+
+def test_a_rank_that_cannot_resume_after_a_refused_begin_is_failed() -> None:
+    cluster = Cluster("tp2", "vllm")
+
+    def fail(operation: str, number: int) -> None:
+        if operation in ("pause", "resume"):
+            raise SyncError(f"no {operation}")
+
+    cluster.faults[2].at = fail
+    cluster.update(1, 1, mode=Mode.UNDO)
+    rank = cluster.ranks[2]
+    assert rank.phase is Phase.FAILED and not rank.may_serve
+    assert "serving could not be resumed: no resume" in rank.reason
+    cluster.recover()
+
+
+def test_a_rank_that_hears_that_the_trainer_is_out_of_reach_does_not_wait() -> None:
+    cluster = Cluster("tp2", "vllm")
+    seen: list[Phase] = []
+
+    def gone(address: int, message: object) -> None:
+        rank = cluster.ranks[1]
+        if rank.phase in (Phase.STAGING, Phase.PREPARED) and rank.phase not in seen and len(seen) < 1:
+            seen.append(rank.phase)
+            rank.unreachable("its host is down")
+
+    cluster.net.after = gone
+    cluster.update(1, 1)
+    assert seen == [Phase.STAGING]
+    assert cluster.ranks[1].may_serve and cluster.ranks[1].epoch == 0
+    cluster.recover()
+
+
+def test_a_plan_may_change_between_updates_but_not_to_one_that_nobody_knows() -> None:
+    cluster = Cluster("tp2", "vllm")
+    other = plan_of("tp2", "vllm", 256)
+    cluster.update(1, 1)
+    cluster.trainer.plan = other
+    cluster.update(2, 2, session="unknown plan")
+    outcome = cluster.trainer.outcome
+    assert outcome is not None and "plan again on both sides" in outcome.reason
+    for rank, participant in cluster.ranks.items():
+        storages = type(cluster.storages[rank])(other, rank, cluster.storages[rank].named)
+        storages.faults = cluster.faults[rank]
+        participant._binding._find = {other.digest: InPlace(storages)}.get
+    cluster.update(2, 2, session="known plan")
+    assert cluster.trainer.outcome is not None and cluster.trainer.outcome.everywhere

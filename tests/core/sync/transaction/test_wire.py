@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 
 from hardpoint.errors import SyncError
 from hardpoint.sync.transaction import Message, Mode, Step, wire
-from hardpoint.sync.transaction.messages import Alive, Ask, Ballots, Begin, Data, Decide, Present, Probe, Verify
+from hardpoint.sync.transaction.messages import (
+    Alive,
+    Ask,
+    Ballots,
+    Begin,
+    Data,
+    Decide,
+    Present,
+    Probe,
+    Stream,
+    Verify,
+)
 from support.transaction_cluster import WORLDS, Cluster
 
 text = st.text(st.characters(exclude_categories=("C", "Z")), max_size=12)
@@ -38,6 +49,7 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     Probe: st.builds(Probe, text, ranks, steps),
     Present: st.builds(Present, text, steps, ranks, st.sampled_from([None, True, False]), text),
     Ask: st.builds(Ask, text, ranks),
+    Stream: st.builds(Stream, text, ranks, text),
 }
 messages = st.one_of(*MESSAGES.values())
 
