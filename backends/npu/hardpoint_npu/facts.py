@@ -31,8 +31,8 @@ NZ_DTYPES = frozenset({"float16", "bfloat16", "int8"})
 # rotary_embedding.py:454, layernorm_guard.py:12).
 PROGRAMS = 65_535
 
-# 2,048 streams on a device, of which vllm-ascend leaves 248 to everything but graphs (utils.py, MAX_CAPTURE_SIZE is
-# 1800). Beyond them capture fails with 207008 and takes the device with it (vllm-ascend issues 9564 and 3869).
+# 2,048 streams on a device, of which vllm-ascend leaves 248 to everything but graphs (0.18,
+# utils.py:460-464, and its design document ACL_Graph.md). Beyond them capture fails with 207008 and takes the device with it (vllm-ascend issues 9564 and 3869).
 GRAPH_STREAMS = 1_800
 
 
@@ -56,7 +56,7 @@ GRAPH_CONFLICTS: tuple[KnownBad, ...] = (
     KnownBad(
         "ASCEND_LAUNCH_BLOCKING=1",
         "every launch is waited for, which a capture forbids; unset it",
-        "vllm-ascend platform.py:1109",
+        "vllm-ascend 0.23, platform.py:645-654",
     ),
 )
 # Errors of a capture that say nothing by themselves.
@@ -64,12 +64,12 @@ GRAPH_ERRORS: tuple[KnownBad, ...] = (
     KnownBad(
         "207008",
         "the device has no stream left; capture fewer batch sizes",
-        "vllm-ascend compilation/acl_graph.py:28-47, issues 9564 and 3869",
+        "vllm-ascend 0.23, compilation/acl_graph.py:28-47, issues 9564 and 3869",
     ),
     KnownBad(
         "alloc sq cq fail",
         "the driver runs out of queues; it takes HDK 25.5.1 or newer",
-        "vllm-ascend compilation/acl_graph.py:28-47",
+        "vllm-ascend 0.26, compilation/acl_graph.py:33, 207",
     ),
 )
 

@@ -87,7 +87,7 @@ class NpuGraphs(RuntimeGraphs):
             with super().capture(device_index) as graph:
                 yield graph
         except (RuntimeError, DeviceError) as error:
-            known = next((known for known in GRAPH_ERRORS if known.sign in str(error)), None)
+            known = next((known for known in GRAPH_ERRORS if known.sign in str(error).lower()), None)
             if known is None or isinstance(error, CaptureRefused):
                 raise
             raise CaptureRefused(

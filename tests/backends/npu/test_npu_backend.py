@@ -119,7 +119,7 @@ def test_an_update_waits_for_replays_that_are_queued() -> None:
 def test_an_error_of_the_driver_that_is_known_comes_with_the_way_out(known: facts.KnownBad) -> None:
     graphs = build_sim({"profile": "npu"}).graphs
     with pytest.raises(CaptureRefused) as refused, graphs.capture(0):
-        raise RuntimeError(f"NPU error: {known.sign}, see the log")
+        raise RuntimeError(f"NPU error: {known.sign.capitalize()}, see the log")
     assert known.advice in str(refused.value)
     with pytest.raises(RuntimeError, match="something else"), graphs.capture(0):
         raise RuntimeError("something else")
