@@ -31,8 +31,9 @@ NZ_DTYPES = frozenset({"float16", "bfloat16", "int8"})
 # rotary_embedding.py:454, layernorm_guard.py:12).
 PROGRAMS = 65_535
 
-# 2,048 streams on a device, of which vllm-ascend leaves 248 to everything but graphs (0.18,
-# utils.py:460-464, and its design document ACL_Graph.md). Beyond them capture fails with 207008 and takes the device with it (vllm-ascend issues 9564 and 3869).
+# 2,048 streams on a device, of which vllm-ascend leaves 248 to everything but graphs (0.18, utils.py:460-464,
+# and its design document ACL_Graph.md). Beyond them capture fails with 207008 and takes the device with it (vllm-ascend
+# issues 9564 and 3869).
 GRAPH_STREAMS = 1_800
 
 
