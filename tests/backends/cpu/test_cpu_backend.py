@@ -50,7 +50,7 @@ def test_options_are_refused() -> None:
 def _native_broadcasts(store: Any, rank: int, world: int) -> set[str]:
     """Dtypes that gloo itself broadcasts and gathers, asked of the raw process group."""
     communicator = open_gloo(store, rank, world)
-    group = communicator._group
+    group = communicator._session.group
     assert group is not None
     carried = set()
     names = {str(value).removeprefix("torch.") for value in vars(torch).values() if isinstance(value, torch.dtype)}

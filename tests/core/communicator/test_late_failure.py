@@ -19,8 +19,8 @@ def test_the_first_call_after_it_gets_the_error_itself() -> None:
         reduce_ops=frozenset({"sum"}),
     )
     error = DeadlineExceeded("rank 1 did not come", op="broadcast", sequence=4, missing=(1,), deadline=0.4)
-    alone._unreported = error
-    alone._break(error)
+    alone._session._unreported = error
+    alone._session._break(error)
     with pytest.raises(DeadlineExceeded, match="rank 1 did not come") as caught:
         alone.barrier()
     assert caught.value is error
