@@ -1,0 +1,85 @@
+"""What rules, zero tail and recorder add to a decode step on the host: microseconds, and the share of a step.
+
+    python benchmarks/parallel_step.py [--layers 48] [--step-ms 10] [--out FOLDER]
+
+A step of `--layers` layers, each with one attention and two MoE collectives, on two data-parallel ranks with 26 and 30
+rows. `--step-ms` is what a step takes without them: an assumption, 10 ms is a fast decode step of a 30B model with 3B
+active parameters on a current GPU. The time on a device (one fill of the tail) is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from report import Row, save
+
+from hardpoint.attention import ReferenceAttentionBuffers
+from hardpoint.communicator.recorder import DONE, FlightRecorder
+from hardpoint.dp import DpRule
+
+ROUNDS = 200
+
+
+def median_us(work: Callable[[], object]) -> tuple[float, float]:
+    """Microseconds of one call: median, and half the distance of the 20 % and 80 % quantiles."""
+    work()
+    seen = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        work()
+        seen.append((time.perf_counter() - began) * 1e6)
+    low, *_, high = statistics.quantiles(seen, n=5)
+    return statistics.median(seen), (high - low) / 2
+
+
+def main() -> None:
+    """Measure and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=48)
+    parser.add_argument("--step-ms", type=float, default=10.0)
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rule, buffers, recorder = DpRule(), ReferenceAttentionBuffers(), FlightRecorder("bench", 0, 2)
+    counts = torch.tensor([26, 30], dtype=torch.int32)
+    output = torch.ones(30, 32, 128, dtype=torch.bfloat16)
+
+    def rules() -> None:
+        plan = rule.plan(counts.tolist(), tp=2, expert_parallel=True)
+        torch.tensor(plan.num_padded_tokens, dtype=torch.int32)
+
+    def tail() -> None:
+        for _ in range(options.layers):
+            if output.shape[0] > 26:
+                buffers.finish(output, 26)
+
+    def record() -> None:
+        for number in range(2 * options.layers):
+            recorder.enter(number, "all_gather", "bfloat16 [30, 2048]")
+            recorder.mark(number, DONE)
+
+    def together() -> None:
+        rules()
+        tail()
+        record()
+
+    group = f"one step of {options.layers} layers, beside {options.step_ms:g} ms"
+    rows = [Row(group, "allowed: 1 % of the step", options.step_ms * 10, "us", reference=True)]
+    for name, work in (
+        ("hardpoint: rule and plan", rules),
+        ("hardpoint: zero tail of 4 rows", tail),
+        ("hardpoint: recorder, two calls a layer", record),
+        ("hardpoint: together", together),
+    ):
+        value, spread = median_us(work)
+        rows.append(Row(group, name, value, "us", spread, bar=1.0 if name.endswith("together") else None))
+    save("parallel_step", rows, options.out)
+
+
+if __name__ == "__main__":
+    main()
