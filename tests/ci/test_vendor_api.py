@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.util
 import re
@@ -17,6 +18,7 @@ from vendor_api import tables  # noqa: E402
 from vendor_api.__main__ import judge  # noqa: E402
 from vendor_api.archive import Archive  # noqa: E402
 from vendor_api.check import check, unused  # noqa: E402
+from vendor_api.found import Call, misfit  # noqa: E402
 from vendor_api.project import Project  # noqa: E402
 from vendor_api.resolve import Resolver  # noqa: E402
 from vendor_api.tables import Looks  # noqa: E402
@@ -94,6 +96,33 @@ def test_what_is_handed_on_is_declared_and_nothing_else() -> None:
     used = {use.target for use in FOUND.uses if use.handed_on}
     left_over = set(tables.handed_on()) - used
     assert not left_over, f"handed_on.txt: nothing hands on {left_over}: take the lines out"
+
+
+PROTOCOLS = ast.parse((tables.ROOT / "core/hardpoint/device/protocol.py").read_text())
+
+
+def methods(protocol: str) -> dict[str, tuple[int, int]]:
+    """Methods of a protocol of core: the least and the most positional arguments with which they are called."""
+    (node,) = [n for n in PROTOCOLS.body if isinstance(n, ast.ClassDef) and n.name == protocol]
+    found = {}
+    for method in [n for n in node.body if isinstance(n, ast.FunctionDef)]:
+        most = len(method.args.posonlyargs) + len(method.args.args) - 1
+        found[method.name] = (most - len(method.args.defaults), most)
+    return found
+
+
+@pytest.mark.parametrize("module", ["torch.xpu", "torch_npu.npu"])
+@pytest.mark.parametrize("protocol", ["Stream", "Event"])
+def test_vendors_streams_and_events_take_the_calls_of_cores_protocols(module: str, protocol: str) -> None:
+    """The backends give core these objects as they are."""
+    wanted = methods(protocol)
+    assert {f"{module}.{protocol}.{name}" for name in wanted} <= set(tables.declared_members())
+    for table in TABLES[module.split(".")[0].replace("_", "-")]:
+        for name, (least, most) in wanted.items():
+            row = table.names[f"{module}.{protocol}.{name}"]
+            assert row.kind == "function", f"{module}.{protocol}.{name} in {table.version} is {row.kind}"
+            for count in (least, most):
+                assert misfit(row, Call(count, ())) is None, f"{module}.{protocol}.{name} in {table.version}"
 
 
 def test_what_is_declared_to_be_returned_is_called_and_not_annotated() -> None:
