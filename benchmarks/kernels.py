@@ -1,9 +1,10 @@
 """The GDN kernels beside vLLM's and fla's, in one run on one GPU: graph replays over rotating inputs, with byte floors.
 
-    python benchmarks/kernels.py --out FOLDER [--only decode,prepare,chunk,host,errors] [--budget SECONDS]
+    python benchmarks/kernels.py --out FOLDER [--only decode,prepare,chunk,host,errors]
 
-Writes FOLDER/kernels.json and .png (rows as every benchmark here), and FOLDER/providers.json, the table that
-`hardpoint explain` ranks providers by. Peers that are not installed are left out, and said so; see peers.py.
+Writes FOLDER/kernels.json, .png and .svg (rows as every benchmark here, fractions of the floor), and
+FOLDER/providers.json, the table that `hardpoint explain` ranks providers by: copy it to core/hardpoint/providers/data/.
+Peers that are not installed are left out, and said so; see peers.py.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from bars import draw
 from gdn_batches import Calls, DecodeBatch, PrefillBatch, Weights
 from gdn_errors import errors
 from graph_timer import graph_us, host_us
@@ -77,11 +80,23 @@ class Report:
 
     def write(self, *, show: bool) -> None:
         save("kernels", self.rows, self.out, show=show)
+        roofline(self.out / "kernels.svg", [asdict(row) for row in self.rows])
         table = {
             "device": torch.cuda.get_device_name(), "date": datetime.date.today().isoformat(),
             "torch": torch.__version__, "copy_bandwidth": self.bandwidth, "entries": self.entries,
         }  # fmt: skip
         (self.out / "providers.json").write_text(json.dumps(table, indent=1) + "\n")
+
+
+def roofline(path: Path, rows: list[dict[str, Any]]) -> None:
+    """How much of its floor each provider reaches, from rows whose note says it."""
+    groups: dict[str, list[tuple[str, float, str]]] = {}
+    for row in rows:
+        if row["note"].endswith("of the floor"):
+            fraction = float(row["note"].split()[0])
+            bar = (row["name"], fraction, f"{row['name']} {row['value']:.1f} us, {fraction:.2f}")
+            groups.setdefault(row["group"], []).append(bar)
+    draw(path, "Fraction of the floor: the fewest bytes at the rate of a copy, or the arithmetic", groups)
 
 
 def copy_bandwidth() -> float:

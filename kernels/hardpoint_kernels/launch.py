@@ -41,8 +41,13 @@ class Binding:
 
     def __call__(self, key: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any]) -> None:
         """Launch on `grid`; `constants` are the constexpr parameters and options that belong to `key`."""
-        bound = self._bound.get(key)
-        if bound is None:
-            bound = self._launcher.bind(self._kernel, *args, grid=grid, **constants)
-            self._bound[key] = bound
-        bound(*args, grid=grid)
+        self.bound(key, grid, args, constants)(*args, grid=grid)
+
+    def bound(
+        self, key: Any, grid: tuple[int, ...], args: tuple[Any, ...], constants: dict[str, Any]
+    ) -> Callable[..., None]:
+        """The bound call for `key`, which takes arguments like `args` and a grid."""
+        found = self._bound.get(key)
+        if found is None:
+            found = self._bound[key] = self._launcher.bind(self._kernel, *args, grid=grid, **constants)
+        return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -96,7 +97,7 @@ class GdnDecode:
         self._order = program_order
         self._arrivals = torch.zeros(max_requests * heads.num_k_heads, dtype=torch.int32, device=A_log.device)
         self._binding = Binding(decode_kernel, launcher)
-        self._prepared: dict[Any, tuple[int, tuple[int, ...], dict[str, Any]]] = {}
+        self._prepared: dict[Any, tuple[Callable[..., None], tuple[int, ...]]] = {}
         self._keys: dict[Any, int] = {}
 
     def __call__(
@@ -136,23 +137,24 @@ class GdnDecode:
         signature = (
             mixed_qkv.shape, mixed_qkv.stride(), a.shape, a.stride(), b.stride(), conv_state.shape, conv_state.stride(),
             state.shape, state.stride(), slots.shape, slots.stride(), out.shape, out.stride(), z is None or z.stride(),
-            query_start_loc is None,
+            query_start_loc is None, mixed_qkv.dtype, conv_state.dtype, state.dtype, slots.dtype,
         )  # fmt: skip
         prepared = self._prepared.get(signature)
-        if prepared is None:
-            given = (mixed_qkv, a, b, conv_state, state, slots, out, z, query_start_loc, num_accepted_tokens)
-            prepared = self._prepared[signature] = self._prepare(*given)
         if check:
             checks.check_slots(NAME, slots, state.shape[0], self._null_slot)
-        key, grid, constants = prepared
-        if grid[0] == 0:
-            return out.zero_()
         conv_weight, conv_bias, A_log, dt_bias, norm_weight = self._weights
         args = (
             mixed_qkv, conv_state, conv_weight, conv_bias, a, b, A_log, dt_bias, state, out, z, norm_weight, slots,
             num_accepted_tokens, query_start_loc, self._arrivals, state.shape[0], slots.shape[0], mixed_qkv.shape[0],
         )  # fmt: skip
-        self._binding(key, grid, args, constants)
+        if prepared is None:
+            given = (mixed_qkv, a, b, conv_state, state, slots, out, z, query_start_loc, num_accepted_tokens)
+            key, grid, constants = self._prepare(*given)
+            if grid[0] == 0:
+                return out.zero_()
+            prepared = self._prepared[signature] = (self._binding.bound(key, grid, args, constants), grid)
+        bound, grid = prepared
+        bound(*args, grid=grid)
         return out
 
     def _prepare(
