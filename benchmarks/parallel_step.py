@@ -21,6 +21,7 @@ from report import Row, save
 from hardpoint.attention import ReferenceAttentionBuffers
 from hardpoint.communicator.recorder import DONE, FlightRecorder
 from hardpoint.dp import DpRule
+from hardpoint.probe.scan import RowScan
 
 ROUNDS = 200
 
@@ -78,6 +79,17 @@ def main() -> None:
     ):
         value, spread = median_us(work)
         rows.append(Row(group, name, value, "us", spread, bar=1.0 if name.endswith("together") else None))
+    group = f"the probe on a step of {options.layers} layers with 30 rows of 2048, bfloat16, before and after each"
+    scan, hidden = RowScan(2 * options.layers, 64, torch.device("cpu")), torch.ones(30, 2048, dtype=torch.bfloat16)
+
+    def probe() -> None:
+        for place in range(2 * options.layers):
+            scan.look(place, hidden)
+        scan.finish_step()
+        scan.found()
+
+    value, spread = median_us(probe)
+    rows.append(Row(group, "hardpoint: HARDPOINT_PROBE=nan", value, "us", spread, note="unset: nothing is patched"))
     save("parallel_step", rows, options.out)
 
 

@@ -14,9 +14,11 @@ from hardpoint import Backend
 from hardpoint.attention import check_token_counts
 from hardpoint.conformance.mutant import Mutant
 from hardpoint.dp import DpRule, GraphMode
+from hardpoint.explain import explain_nan
 from hardpoint_sim.backend import build
 from support import field_report_faults as faults
 from support import field_report_ranks as rank_work
+from support import fr4_reports
 from support.field_report_faults import (
     CountsPaddingAsTokens,
     MasksByMultiplication,
@@ -144,6 +146,14 @@ def test_a_profile_run_has_no_metadata_and_is_all_zero(backend: Backend) -> None
         buffer = poisoned.allocate(kind, (30, HIDDEN), dtype=torch.bfloat16, device=torch.device("sim:0"))
         assert nan_rows(buffer)[1] == 30 * HIDDEN
         assert backend.attention_buffers.finish(buffer, None).cpu().eq(0).all()
+
+
+def test_the_logs_of_both_ranks_lead_to_two_origins() -> None:
+    found = explain_nan(fr4_reports.log())
+    assert [origin.title for origin in found.origins] == [
+        "padding rows 26-29 counted as real on dp_rank 0",
+        f"{NAN_STATE} elements after GDN layer 1 in decode on dp_rank 1",
+    ]
 
 
 # -- state that nobody initialised ------------------------------------------------------------------------------------
