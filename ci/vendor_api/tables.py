@@ -97,6 +97,11 @@ def declared_members() -> list[str]:
     return [row[0] for row in lines_of("members.txt")]
 
 
+def member_calls() -> dict[str, Call]:
+    """members.txt: how core calls those that no protocol of core describes."""
+    return {row[0]: Call(int(row[1]), ()) for row in lines_of("members.txt") if len(row) > 1}
+
+
 class Looks:
     """Looks names up in the newest release of whoever owns them."""
 

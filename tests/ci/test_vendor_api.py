@@ -125,6 +125,14 @@ def test_vendors_streams_and_events_take_the_calls_of_cores_protocols(module: st
                 assert misfit(row, Call(count, ())) is None, f"{module}.{protocol}.{name} in {table.version}"
 
 
+def test_members_that_core_calls_without_a_protocol_take_that_call() -> None:
+    for name, call in tables.member_calls().items():
+        vendor = vendor_of(name, "")
+        assert vendor is not None
+        for table in TABLES[vendor.distribution]:
+            assert misfit(table.names[name], call) is None, f"{name} in {table.version}"
+
+
 def test_what_is_declared_to_be_returned_is_called_and_not_annotated() -> None:
     rows = {name: row for releases in TABLES.values() for name, row in releases[-1].names.items()}
     called = {use.target for use in FOUND.uses if use.call is not None}
