@@ -10,13 +10,18 @@ from hardpoint.communicator import Communicator, CommunicatorFactory, Rendezvous
 from hardpoint.errors import CommunicatorError, SyncError
 from hardpoint.sync import DEFAULT_BUCKET_BYTES, Manifest, Sender, SyncOutcome, TensorSpec, serve_store
 from hardpoint.sync.rendezvous import LOOPBACK, Meeting
+from hardpoint.sync.transaction import Mode
+from hardpoint_trainers.planned import Options, PlannedSender
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import torch
 
+    from hardpoint.device import Device
+    from hardpoint.moe import CheckpointFormat
     from hardpoint.sync import ProgressCallback
+    from hardpoint.sync.transaction import DecisionRecord
 
     NamedTensors = Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
 
@@ -34,9 +39,15 @@ class WeightPublisher:
         device: where buckets are packed; the device that the backend's communicator works on.
         bucket_bytes: of each of the two buckets.
         communicator: makes the communicator; None for that of the backend that ``HARDPOINT_BACKEND`` selects.
+        path: ``whole``: every receiver gets every tensor, and its own loaders cut it; ``plan``: every receiver says
+            what it holds and gets just that, in one transaction of all (docs/weight-sync.md). Neither stands in for the
+            other.
+        mode: on path ``plan``, how an update is staged: ``auto``, ``shadow``, ``undo`` or ``off``.
+        experts: on path ``plan``, the format of tensors that hold all experts of a layer, if there are such.
+        record: on path ``plan``, where decisions are written; a `FileRecord` outlives this process.
 
     Raises:
-        SyncError: the address cannot be listened on.
+        SyncError: the address cannot be listened on, or `path` is not one.
     """
 
     def __init__(
@@ -49,7 +60,13 @@ class WeightPublisher:
         device: torch.device | str = "cpu",
         bucket_bytes: int = DEFAULT_BUCKET_BYTES,
         communicator: CommunicatorFactory | None = None,
+        path: str = "whole",
+        mode: Mode | str = Mode.AUTO,
+        experts: CheckpointFormat | None = None,
+        record: DecisionRecord | None = None,
     ) -> None:
+        if path not in ("plan", "whole"):
+            raise SyncError(f"A WeightPublisher's path is 'plan' or 'whole', found {path!r}.")
         if receivers < 1:
             raise SyncError(f"A WeightPublisher needs at least one receiver, found receivers={receivers}.")
         self._meeting: Meeting = serve_store(host, port, deadline=deadline)
@@ -61,6 +78,9 @@ class WeightPublisher:
         self._communicator: Communicator | None = None
         self._generation = 0
         self._epoch = 0
+        self._path = path
+        self._options = Options(Mode(mode), bucket_bytes, experts, record)
+        self._planned: PlannedSender | None = None
 
     @property
     def epoch(self) -> int:
@@ -84,6 +104,7 @@ class WeightPublisher:
             "rank_offset": rank_offset,
             "name": self._name,
             "deadline": self._deadline,
+            "path": self._path,
         }
 
     def connect(self, deadline: float | None = None) -> None:
@@ -92,9 +113,12 @@ class WeightPublisher:
         Raises:
             SyncError: they did not all come within `deadline` seconds.
         """
+        limit = self._deadline if deadline is None else deadline
+        if self._path == "plan":
+            self._meet(limit)
+            return
         if self._communicator is not None:
             return
-        limit = self._deadline if deadline is None else deadline
         rendezvous = Rendezvous(
             store=self._meeting.store,
             rank=0,
@@ -137,8 +161,16 @@ class WeightPublisher:
             SyncError: the receivers never came, or the tensors do not fit the manifest.
         """
         self.connect(deadline)
-        assert self._communicator is not None
         number = self._epoch + 1 if epoch is None else epoch
+        if self._planned is not None:
+            # A plan says which part of which tensor goes when: they have to be there, whatever their order.
+            named = dict(_unique(named_tensors))
+            limit = self._deadline if deadline is None else deadline
+            outcome = self._planned.send(named, number, limit, progress)
+            outcome.raise_if_aborted()
+            self._epoch = number
+            return outcome
+        assert self._communicator is not None
         if manifest is None:
             named_tensors = dict(_unique(named_tensors))
             update = Manifest.of(number, named_tensors, self._bucket_bytes)
@@ -158,6 +190,9 @@ class WeightPublisher:
         if self._communicator is not None:
             self._communicator.close()
             self._communicator = None
+        if self._planned is not None:
+            self._planned.close()
+            self._planned = None
 
     def __enter__(self) -> WeightPublisher:
         return self
@@ -168,6 +203,27 @@ class WeightPublisher:
     @property
     def _name(self) -> str:
         return ENGINE_DEFAULTS if self._generation == 0 else f"{ENGINE_DEFAULTS}-{self._generation}"
+
+    def _meet(self, deadline: float) -> None:
+        if self._planned is None:
+            self._planned = PlannedSender(
+                self._meeting,
+                self._name,
+                self._receivers,
+                self._make(),
+                self._where(),
+                _index(self._device),
+                self._options,
+            )
+        self._epoch = max(self._epoch, self._planned.meet(deadline))
+
+    def _where(self) -> Device:
+        import torch
+
+        from hardpoint import get_backend
+        from hardpoint.device import HostDevice
+
+        return HostDevice() if torch.device(self._device).type == "cpu" else get_backend().device
 
     def _renew(self) -> None:
         """Meet under a new name next time: the keys of a group that lost a member are of no use."""

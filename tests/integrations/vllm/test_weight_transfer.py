@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from support.vllm_engine import ask
 
 pytestmark = pytest.mark.vllm
 Answer = dict[str, Any]
+TRAINER = r"rank 0 \(the (sender|trainer)\)|from the trainer|lost the trainer"
 EXPERT = "model.layers.1.mlp.experts.3.gate_proj.weight"
 
 
@@ -22,10 +24,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [qwen3_moe(folder / str(seed), seed=seed) for seed in range(3)]
 
 
-@pytest.fixture(scope="module")
-def served(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Answer:
-    """What one engine, started on model 0, served through a series of updates to models 1 and 2."""
-    return ask("sync", tmp_path_factory.mktemp("sync"), "cpu", *map(str, models))
+@pytest.fixture(scope="module", params=["whole", "plan"])
+def served(models: list[Path], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Answer:
+    """What one engine, started on model 0, served through a series of updates to models 1 and 2.
+
+    ``whole``: every tensor to every worker; ``plan``: slices to their owners, in one transaction of all.
+    """
+    return ask("sync", tmp_path_factory.mktemp("sync"), "cpu", *map(str, models), request.param)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +93,7 @@ def test_every_fault_was_tried(served: Answer) -> None:
 
 
 def test_a_replayed_epoch_is_refused(served: Answer) -> None:
-    assert "already committed" in served["replay"]["error"]
+    assert re.search("already committed|already here", served["replay"]["error"])
     assert served["replay"]["untouched"]
 
 
@@ -98,7 +103,7 @@ def test_the_old_weights_serve_after_all_faults(served: Answer, stock: Any) -> N
 
 def test_a_commit_that_breaks_half_way_is_undone_bit_for_bit(served: Answer, stock: Any) -> None:
     said = served["failed commit"]
-    assert "the old weights are back" in said["error"]
+    assert re.search("the old weights are back|the old weights stay", said["error"])
     assert "no room for the second half" in said["error"]
     assert said["untouched"]
     assert served["after failed commit"] == stock[2]
@@ -111,7 +116,7 @@ def test_the_next_good_update_succeeds(served: Answer, stock: Any) -> None:
 
 def test_a_trainer_that_never_sends_is_given_up_in_time(served: Answer) -> None:
     said = served["nobody sends"]
-    assert "rank 0 (the sender)" in said["error"]
+    assert re.search(TRAINER, said["error"])
     assert said["untouched"]
     assert said["seconds"] < DEADLINE + 1
 
@@ -119,7 +124,7 @@ def test_a_trainer_that_never_sends_is_given_up_in_time(served: Answer) -> None:
 def test_a_trainer_killed_in_the_stream_leaves_the_old_weights_serving(served: Answer, stock: Any) -> None:
     said = served["killed"]
     assert said["trainer"] == {"dead": True}
-    assert "rank 0 (the sender)" in said["error"]
+    assert re.search(TRAINER, said["error"])
     assert said["untouched"]
     assert said["seconds"] < DEADLINE + 1
     assert served["after killed"] == stock[1]

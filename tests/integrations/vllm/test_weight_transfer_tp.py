@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ pytestmark = pytest.mark.vllm
 Answer = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+@pytest.fixture(scope="module", params=["whole", "plan"])
+def served(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Answer:
     folder: Path = tmp_path_factory.mktemp("tp")
     models = [str(qwen3_moe(folder / str(seed), seed=seed)) for seed in range(3)]
     # "auto" wants a NUMA node per rank.
-    return ask("sync_tp", folder, "cpu", *models, VLLM_CPU_OMP_THREADS_BIND="0|1", OMP_NUM_THREADS="1")
+    return ask("sync_tp", folder, "cpu", *models, request.param, VLLM_CPU_OMP_THREADS_BIND="0|1", OMP_NUM_THREADS="1")
 
 
 def test_good_updates_reach_both_workers(served: Answer) -> None:
@@ -44,12 +45,12 @@ def test_a_refusal_leaves_both_workers_untouched_and_in_step(served: Answer) -> 
 
 def test_one_worker_that_cannot_load_takes_the_other_back_too(served: Answer) -> None:
     said = served["one fails"]
-    assert "tensor-parallel rank 1: MemoryError: no room on this rank" in said["error"]
+    assert re.search("(tensor-parallel rank 1|rank 2): MemoryError: no room for the second half", said["error"])
     assert said["untouched"]
     assert served["after one failed"] == served["good"][0]["tokens"]
 
 
 def test_a_killed_trainer_leaves_both_workers_untouched(served: Answer) -> None:
     assert served["killed"]["untouched"]
-    assert "rank 0 (the sender)" in served["killed"]["error"]
+    assert re.search(r"rank 0 \(the (sender|trainer)\)|from the trainer|lost the trainer", served["killed"]["error"])
     assert served["killed"]["seconds"] < DEADLINE + 1

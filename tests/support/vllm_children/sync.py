@@ -29,9 +29,9 @@ FAULTS = (
 class Trainer:
     """A trainer process that is told what to publish."""
 
-    def __init__(self, receivers: int = 1) -> None:
+    def __init__(self, receivers: int = 1, path: str = "whole") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "support.vllm_children.trainer", str(receivers), str(DEADLINE)],
+            [sys.executable, "-m", "support.vllm_children.trainer", str(receivers), str(DEADLINE), path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -77,13 +77,13 @@ def update(llm: Any, trainer: Trainer | None, folder: str, epoch: int, do: str =
     return {"error": error, "seconds": seconds, "trainer": trainer.heard() if trainer is not None else None}
 
 
-def main(answer: str, zero: str, one: str, two: str) -> None:
+def main(answer: str, zero: str, one: str, two: str, path: str) -> None:
     from vllm.config import WeightTransferConfig
 
     llm = start(zero, weight_transfer_config=WeightTransferConfig(backend="hardpoint"))
     model = worker_of(llm).get_model()
     addresses = {name: param.data_ptr() for name, param in model.named_parameters()}
-    trainers = [Trainer()]
+    trainers = [Trainer(path=path)]
     found: dict[str, Any] = {"before": tokens(llm)}
     try:
         found["not joined"] = update(llm, None, zero, 0)
@@ -106,13 +106,13 @@ def main(answer: str, zero: str, one: str, two: str) -> None:
         found["nobody sends"] = update(llm, None, one, 5) | {"untouched": bits(model) == old}
         trainers[0].close()
 
-        trainers.append(Trainer())
+        trainers.append(Trainer(path=path))
         join(llm, trainers[1])
         found["killed"] = update(llm, trainers[1], two, 5, "die") | {"untouched": bits(model) == old}
         found["after killed"] = tokens(llm)
         llm.start_weight_update()  # by a trainer that dies before it finishes
 
-        trainers.append(Trainer())
+        trainers.append(Trainer(path=path))
         join(llm, trainers[2])
         found["after death"] = update(llm, trainers[2], two, 6) | {
             "tokens": tokens(llm),
@@ -128,6 +128,17 @@ def main(answer: str, zero: str, one: str, two: str) -> None:
 
 def _failed_commit(llm: Any, model: Any, trainer: Trainer, folder: str) -> dict[str, Any]:
     """An update that all took and verified, whose load then breaks half way through the live model."""
+    break_load(model)
+    try:
+        return update(llm, trainer, folder, 3)
+    finally:
+        mend_load(model)
+
+
+def break_load(model: Any) -> None:
+    """Make the next loads fail half way: whole tensors by the model's own loaders, planned ones by ours."""
+    from hardpoint_vllm.weight_transfer.planned import staging
+
     original = model.load_weights
 
     def load_weights(weights: Any) -> Any:
@@ -136,10 +147,23 @@ def _failed_commit(llm: Any, model: Any, trainer: Trainer, folder: str) -> dict[
         raise MemoryError("no room for the second half")
 
     model.load_weights = load_weights
-    try:
-        return update(llm, trainer, folder, 3)
-    finally:
-        del model.load_weights
+    put, done = staging._put, [0]
+
+    def broken(param: Any, loaded_weight: Any) -> None:
+        done[0] += not param.is_meta
+        if done[0] > 8:
+            raise MemoryError("no room for the second half")
+        put(param, loaded_weight)
+
+    staging._put, staging._whole_put = broken, put  # type: ignore[attr-defined]
+
+
+def mend_load(model: Any) -> None:
+    from hardpoint_vllm.weight_transfer.planned import staging
+
+    vars(model).pop("load_weights", None)
+    if hasattr(staging, "_whole_put"):
+        staging._put = staging._whole_put
 
 
 def _without_reset(llm: Any, trainer: Trainer, folder: str) -> dict[str, Any]:

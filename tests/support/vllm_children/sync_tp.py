@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from support.vllm_children.engine import bits, start, tokens
-from support.vllm_children.sync import Trainer, join, update
+from support.vllm_children.sync import Trainer, break_load, join, mend_load, update
 
 
-def main(answer: str, zero: str, one: str, two: str) -> None:
+def main(answer: str, zero: str, one: str, two: str, path: str) -> None:
     from vllm.config import WeightTransferConfig
 
     llm = start(zero, tensor_parallel_size=2, weight_transfer_config=WeightTransferConfig(backend="hardpoint"))
-    trainers = [Trainer(receivers=2)]
+    trainers = [Trainer(2, path)]
     found: dict[str, Any] = {"before": tokens(llm)}
     try:
         join(llm, trainers[0])
@@ -31,7 +31,7 @@ def main(answer: str, zero: str, one: str, two: str) -> None:
         found["good"].append(update(llm, trainers[0], two, 3) | {"tokens": tokens(llm)})
         old = llm.collective_rpc(_bits)
         found["killed"] = update(llm, trainers[0], one, 4, "die") | {"untouched": llm.collective_rpc(_bits) == old}
-        trainers.append(Trainer(receivers=2))
+        trainers.append(Trainer(2, path))
         join(llm, trainers[1])
         found["good"].append(update(llm, trainers[1], one, 5) | {"tokens": tokens(llm)})
         synced = llm.collective_rpc(_bits)
@@ -55,21 +55,12 @@ def _epoch(worker: Any) -> int:
 
 def _break(worker: Any, rank: int) -> None:
     """Make the load fail half way on one rank."""
-    if worker.rank != rank:
-        return
-    model = worker.get_model()
-    original = model.load_weights
-
-    def load_weights(weights: Any) -> Any:
-        pairs = list(weights)
-        original(iter(pairs[: len(pairs) // 2]))
-        raise MemoryError("no room on this rank")
-
-    model.load_weights = load_weights
+    if worker.rank == rank:
+        break_load(worker.get_model())
 
 
 def _mend(worker: Any) -> None:
-    vars(worker.get_model()).pop("load_weights", None)
+    mend_load(worker.get_model())
 
 
 if __name__ == "__main__":

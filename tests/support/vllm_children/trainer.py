@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -13,15 +14,15 @@ from typing import Any
 import torch
 
 from hardpoint.errors import HardpointError
-from hardpoint.sync import TensorSpec
+from hardpoint.sync import Progress, TensorSpec
 from hardpoint_trainers.publisher import WeightPublisher
 from support.tiny_models import checkpoint
 
 EXPERT = "model.layers.1.mlp.experts.3.gate_proj.weight"
 
 
-def main(receivers: str, deadline: str) -> None:
-    publisher = WeightPublisher(receivers=int(receivers), deadline=float(deadline), bucket_bytes=1 << 16)
+def main(receivers: str, deadline: str, path: str) -> None:
+    publisher = WeightPublisher(receivers=int(receivers), deadline=float(deadline), bucket_bytes=1 << 16, path=path)
     _say(publisher.init_info())
     for line in sys.stdin:
         order: dict[str, Any] = json.loads(line)
@@ -32,9 +33,10 @@ def main(receivers: str, deadline: str) -> None:
                 continue
             tensors = change(checkpoint(Path(order["folder"])), order["do"])
             outcome = publisher.publish(
-                _feed(tensors, order["do"]),
+                _feed(tensors, order["do"]) if path == "whole" else tensors,
                 epoch=order["epoch"],
                 manifest=[TensorSpec.of(name, tensor) for name, tensor in tensors.items()],
+                progress=functools.partial(_strike, order["do"]) if path == "plan" else None,
             )
             _say({"committed": outcome.committed})
         except HardpointError as error:
@@ -63,6 +65,15 @@ def change(tensors: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor
     elif how == "nothing":
         tensors = {}
     return tensors
+
+
+def _strike(how: str, at: Progress) -> None:
+    """By a plan all tensors are there before the first leaves: what goes wrong goes wrong on the wire."""
+    if at.buckets_done == at.buckets_total // 2:
+        if how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "raise":
+            raise HardpointError("the trainer ran out of memory")
 
 
 def _feed(tensors: dict[str, torch.Tensor], how: str) -> Iterator[tuple[str, torch.Tensor]]:

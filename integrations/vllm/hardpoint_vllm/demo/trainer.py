@@ -66,7 +66,7 @@ class Trainer:
         from hardpoint_trainers import WeightPublisher
 
         # 256 KiB, so that a small model takes several buckets and large tensors span them.
-        self._publisher = WeightPublisher(deadline=deadline, bucket_bytes=256 << 10)
+        self._publisher = WeightPublisher(deadline=deadline, bucket_bytes=256 << 10, path="plan")
         info: dict[str, Any] = self._publisher.init_info()
         return info
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hardpoint.errors import HardpointError, SyncError
+from hardpoint_vllm import sleep
 from hardpoint_vllm.patching import wrap
 from hardpoint_vllm.weight_transfer import NAME
 
@@ -33,6 +34,7 @@ SESSION = frozenset(
     }
 )
 Rpc = Callable[..., list[Any]]
+_STOPPED = "_hardpoint_step"  # the core's own step function, while it must not run
 
 
 def install() -> bool:
@@ -46,9 +48,14 @@ def _around(original: Rpc) -> Rpc:
     def collective_rpc(
         core: Any, method: Any, timeout: float | None = None, args: Any = (), kwargs: Any = None
     ) -> list[Any]:
+        if method in sleep.WRITERS:
+            sleep.require_weights(core, method)
         config = core.vllm_config.weight_transfer_config
         if config is None or config.backend != NAME or method not in SESSION:
-            return original(core, method, timeout, args, kwargs)
+            answers = original(core, method, timeout, args, kwargs)
+            if method in sleep.WHOLE_WRITERS:
+                sleep.weights_written(core)
+            return answers
         if method == "init_weight_transfer_engine":
             original(core, _close_session)  # one that an earlier trainer left open by dying in it
         answers = original(core, _answer, timeout, (method, tuple(args), kwargs or {}))
@@ -58,8 +65,11 @@ def _around(original: Rpc) -> Rpc:
             if any(failure.fatal for failure in failures):
                 _stop(core, failures[0].sentence)
             raise SyncError(failures[0].sentence)
-        if method == "finish_weight_update":
+        if method in ("update_weights", "finish_weight_update") and any(original(core, _changed)):
+            _go_on(core)
             _after_commit(core, original)
+            sleep.weights_written(core)
+            return original(core, _facts)
         return [None] * len(answers)
 
     return collective_rpc
@@ -104,9 +114,32 @@ def _stop(core: Any, sentence: str) -> None:
     """Make every later step raise: an engine with mixed weights must answer nothing, and say so."""
 
     def step(*_args: Any, **_kwargs: Any) -> Any:
-        raise SyncError(f"{sentence} This engine serves nothing until it is restarted.")
+        raise SyncError(f"{sentence} This engine serves nothing until a full update is committed, or it is restarted.")
 
+    if not hasattr(core, _STOPPED):
+        setattr(core, _STOPPED, core.step_fn)
     core.step = core.step_fn = step
+
+
+def _go_on(core: Any) -> None:
+    """A full update is in on all workers: whatever was wrong before is overwritten."""
+    if hasattr(core, _STOPPED):
+        core.step_fn = getattr(core, _STOPPED)
+        del core.step
+        delattr(core, _STOPPED)
+
+
+def _changed(worker: Any) -> bool:
+    """Runs in each worker: whether its weights have changed since it was asked last."""
+    engine = worker.weight_transfer_engine
+    fresh, engine.fresh = engine.fresh, False
+    return bool(fresh)
+
+
+def _facts(worker: Any) -> dict[str, int]:
+    """Runs in each worker: what was committed, for the front end's metrics. vLLM's own callers ignore it."""
+    engine = worker.weight_transfer_engine
+    return {"epoch": int(engine.epoch), "bytes": int(engine.received_bytes)}
 
 
 def _close_session(wrapper: Any) -> None:

@@ -1,8 +1,11 @@
-"""The engine: receive into staging, verify, agree; commit only in `finish_weight_update`.
+"""The engine. On path ``whole``: receive into staging, verify, agree; commit only in `finish_weight_update`.
 
     start_weight_update    forget what an earlier session staged
     update_weights         receive one update from the trainer; on any error the live model has not been touched
     finish_weight_update   vote, load through layerwise reload, vote; the core resets its caches in the same call
+
+On path ``plan``: the update streams in beside the serving; in `update_weights` the worker stands still while it is
+put in, voted on and committed (`planned/`), and `finish_weight_update` checks that it was.
 
 One update per session: it is complete by definition, so there is nothing to add to it.
 """
@@ -23,8 +26,9 @@ from hardpoint_vllm.weight_transfer.accept import check
 from hardpoint_vllm.weight_transfer.agreement import Ballot, agree
 from hardpoint_vllm.weight_transfer.commit import commit
 from hardpoint_vllm.weight_transfer.finite import refuse_nonfinite
-from hardpoint_vllm.weight_transfer.first_load import record_of
+from hardpoint_vllm.weight_transfer.first_load import FirstLoad, record_of
 from hardpoint_vllm.weight_transfer.info import HardpointInitInfo, HardpointUpdateInfo
+from hardpoint_vllm.weight_transfer.planned.session import Place, PlannedUpdates
 
 if TYPE_CHECKING:
     from hardpoint.communicator import Communicator
@@ -60,6 +64,10 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         self._info: HardpointInitInfo | None = None
         self._communicator: Communicator | None = None
         self._staged: _Staged | None = None
+        self._planned: PlannedUpdates | None = None
+        self._taken = False  # this session's update has been committed, on path plan
+        self.fresh = False  # weights have changed, and the core has not been told
+        self.received_bytes = 0  # payload of the last committed update
 
     def init_transfer_engine(self, init_info: HardpointInitInfo) -> None:
         """Join the trainer's communicator; leaves an earlier one first, so a restarted trainer is let in.
@@ -70,10 +78,25 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         import hardpoint
         from hardpoint.communicator import Rendezvous
 
+        earlier = self._planned
         self.shutdown()
         meeting = join_store(init_info.host, init_info.port, deadline=init_info.deadline)
         parallel = self.parallel_config
         worker = parallel.data_parallel_index * parallel.world_size + parallel.rank
+        if init_info.path == "plan":
+            self._planned = PlannedUpdates(
+                init_info,
+                meeting.store,
+                Place(init_info.rank_offset + worker, self._where()),
+                hardpoint.get_backend(),
+                self.device,
+                self._default_model,
+                self.model_config,
+                self._first(self._default_model),
+                earlier,
+            )
+            self._info = init_info
+            return
         rendezvous = Rendezvous(
             store=meeting.store,
             rank=init_info.rank_offset + worker,
@@ -86,8 +109,16 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         self._info = init_info
 
     def start_weight_update(self) -> None:
-        """Open a session. The live model is not touched."""
-        self._staged = None
+        """Open a session. The live model is not touched.
+
+        Raises:
+            SyncError: the session is for a drafter, and the trainer sends by a plan.
+        """
+        self._staged, self._taken = None, False
+        if self._planned is not None and self.model is not self._default_model:
+            raise SyncError(
+                "A drafter has updates of its own on path 'whole' only: give the publisher path='whole' for it."
+            )
 
     def receive_weights(self, update_info: HardpointUpdateInfo) -> None:
         """Receive one update into staging; every worker of the engine has it, verified, when this returns.
@@ -95,6 +126,9 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         Raises:
             SyncError: refused, incomplete, damaged, or the trainer was lost; the old weights stay, untouched.
         """
+        if self._planned is not None:
+            self._take(update_info)
+            return
         if self._info is None or self._communicator is None:
             raise SyncError("No trainer is known: call init_weight_transfer_engine with its host and port first.")
         if self._staged is not None:
@@ -116,6 +150,9 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
             SyncError: nothing was received, or a worker could not load it; the old weights serve.
             CommitFailed: neither the new nor the old weights are whole; the engine core stops serving.
         """
+        if self._taken:
+            self._taken = False
+            return
         if self._staged is None:
             raise SyncError("Nothing to commit: no update was received in this session. The old weights serve.")
         assert self._info is not None
@@ -125,14 +162,52 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         self._epochs[id(self.model)] = epoch
         if self.model is self._default_model:
             self.epoch = epoch
+        self.fresh = True
+        self.received_bytes = staged.received.outcome.bytes
         _logger.info("hardpoint: %s; loaded in %.3f s", staged.received.outcome, seconds)
 
     def shutdown(self) -> None:
         """Leave the communicator and drop what is staged; the engine goes on serving."""
         self._staged = None
+        planned, self._planned = self._planned, None
         communicator, self._communicator, self._info = self._communicator, None, None
         if communicator is not None:
             communicator.close()
+        if planned is not None:
+            planned.close()
+
+    def _take(self, update_info: HardpointUpdateInfo) -> None:
+        assert self._info is not None
+        assert self._planned is not None
+        if self._taken:
+            raise SyncError(
+                f"This session has received epoch {self.epoch} already; one session takes one update. "
+                "Call finish_weight_update, then start the next."
+            )
+        start = update_info.start_deadline or self._info.start_deadline or update_info.deadline or self._info.deadline
+        self.epoch = self._epochs[id(self.model)] = self._planned.take(start, update_info.epoch)
+        self._taken = self.fresh = True
+        self.received_bytes = self._planned.received_bytes
+        _logger.info("hardpoint: epoch %d committed, by plan", self.epoch)
+
+    def _where(self) -> str:
+        parallel = self.parallel_config
+        expert = f", experts over {parallel.world_size}" if parallel.enable_expert_parallel else ""
+        return (
+            f"worker {parallel.rank} of {parallel.world_size} (tp {parallel.tensor_parallel_size}, "
+            f"pp {parallel.pipeline_parallel_size}{expert}), dp {parallel.data_parallel_index}"
+        )
+
+    def _first(self, model: torch.nn.Module) -> FirstLoad:
+        first = record_of(model)
+        if first is None:
+            load_format = self.vllm_config.load_config.load_format
+            raise SyncError(
+                f"This engine did not see which tensors its {type(model).__name__} is loaded from "
+                f"(load_format={load_format!r}), so it cannot tell whether an update is whole. Start it from a "
+                "checkpoint of the same model."
+            )
+        return first
 
     def _receive(
         self, update_info: HardpointUpdateInfo, deadline: float, start: float | None
@@ -160,13 +235,6 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
             raise SyncError(
                 f"Update refused: it is epoch {manifest.epoch}, the caller of update_weights expects {expected}."
             )
-        first = record_of(self.model)
-        load_format = self.vllm_config.load_config.load_format
-        if first is None:
-            raise SyncError(
-                f"Update of epoch {manifest.epoch} refused: this engine did not see which tensors its "
-                f"{type(self.model).__name__} is loaded from (load_format={load_format!r}), "
-                "so it cannot tell whether the update is whole. Start it from a checkpoint of the same model."
-            )
+        first = self._first(self.model)
         experts = self.model_config.get_num_experts() if self.parallel_config.enable_expert_parallel else 0
         check(manifest, first, experts_elsewhere=experts)

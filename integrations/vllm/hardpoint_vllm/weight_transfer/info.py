@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vllm.distributed.weight_transfer.base import WeightTransferInitInfo, WeightTransferUpdateInfo
 
 NONFINITE = ("refuse", "allow")
+PATHS = ("plan", "whole")
 
 
 @dataclass
@@ -22,6 +23,8 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
         deadline: seconds for joining, each vote and each bucket.
         start_deadline: seconds that `update_weights` waits for the trainer to begin; None for `deadline`.
         nonfinite: ``refuse`` (default) an update that holds NaN or infinity, or ``allow`` it.
+        path: ``plan``: each worker gets the slices that it holds; ``whole``: each gets every tensor of the checkpoint
+            and vLLM's loaders place them. What the trainer's publisher says in its `init_info`.
     """
 
     host: str
@@ -32,6 +35,7 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
     deadline: float = 60.0
     start_deadline: float | None = None
     nonfinite: str = "refuse"
+    path: str = "whole"
 
     def __post_init__(self) -> None:
         """ValueError for what cannot be meant."""
@@ -49,6 +53,8 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
         check_seconds("init_info deadline", self.deadline)
         if self.start_deadline is not None:
             check_seconds("init_info start_deadline", self.start_deadline)
+        if self.path not in PATHS:
+            raise ValueError(f"init_info path must be one of {', '.join(PATHS)}, found {self.path!r}.")
         if self.nonfinite not in NONFINITE:
             raise ValueError(f"init_info nonfinite must be one of {', '.join(NONFINITE)}, found {self.nonfinite!r}.")
 

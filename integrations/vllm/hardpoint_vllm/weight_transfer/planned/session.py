@@ -1,0 +1,170 @@
+"""`PlannedUpdates`: this worker's part in updates by a plan, from the day a trainer is known until it is not.
+
+The sync runs in a thread of its own and takes what the trainer sends while the engine serves; the worker comes to the
+gate in `update_weights`, and there the update is put in, voted on and committed, or is not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hardpoint.errors import SyncError
+from hardpoint.sync.plan.declaration import Declaration
+from hardpoint.sync.remote import DataPlane, Directory, ReceiverLink
+from hardpoint.sync.stream import open_link
+from hardpoint.sync.transaction import Participant, Phase, Room, Unplanned, Weights
+from hardpoint_vllm.weight_transfer.commit import CommitFailed
+from hardpoint_vllm.weight_transfer.first_load import FirstLoad
+from hardpoint_vllm.weight_transfer.placement import destinations
+from hardpoint_vllm.weight_transfer.planned.gate import Gate
+from hardpoint_vllm.weight_transfer.planned.inspect import refuse_nonfinite_staged
+from hardpoint_vllm.weight_transfer.planned.staging import ModelWeights, load_staged
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+    from hardpoint.backend import Backend
+    from hardpoint_vllm.weight_transfer.info import HardpointInitInfo
+
+_logger = logging.getLogger("vllm.hardpoint.weight_transfer")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who this worker is to the trainer: rank among all that take weights, and where it stands in its engine."""
+
+    rank: int
+    at: str
+
+
+class PlannedUpdates:
+    """Declares this worker's parameters to the trainer and takes its updates.
+
+    Args:
+        first: what the model was loaded from.
+        after: the updates of an earlier trainer, which have ended.
+
+    Raises:
+        SyncError: the model cannot be planned, or an earlier trainer's update is still under way.
+    """
+
+    def __init__(
+        self,
+        info: HardpointInitInfo,
+        store: Store,
+        place: Place,
+        backend: Backend,
+        device: torch.device,
+        model: torch.nn.Module,
+        model_config: Any,
+        first: FirstLoad,
+        after: PlannedUpdates | None = None,
+    ) -> None:
+        declared = Declaration(destinations(first.placed), tuple(sorted(first.specs.keys() - first.required)))
+        self._info, self._place, self._device, self._model = info, place, device, model
+        self._load = _loader(model, model_config, first)
+        self._directory = Directory(store, info.name)
+        self._members = tuple(range(1, info.world_size))
+        inspect = refuse_nonfinite_staged if info.nonfinite == "refuse" else _anything
+        self.gate = Gate(lambda: _room(backend, device), inspect, info.deadline * 0.75, self._say)
+        self._participant: Participant = Participant(
+            Unplanned(place.rank, self._members),
+            find=self._find,
+            hooks=self.gate,
+            on_end=self.gate.ended,
+            after=None if after is None else after.participant,
+        )
+        index = device.index or 0
+
+        def opened(name: str, audiences: tuple[tuple[int, ...], ...], deadline: float) -> Any:
+            from hardpoint.communicator.store import connection_of_its_own
+
+            connection = connection_of_its_own(store)
+            return open_link(
+                backend.communicator,
+                connection,
+                place.rank,
+                audiences,
+                name=name,
+                device_index=index,
+                deadline=deadline,
+            )
+
+        plane = DataPlane(opened, backend.device, index)
+        self._link = ReceiverLink(self._participant, store, info.name, plane, changed=self.gate.poke)
+        self._directory.declare(place.rank, declared, self._participant.epoch, place.at)
+
+    @property
+    def participant(self) -> Participant:
+        """What it knows outlives the trainer."""
+        return self._participant
+
+    @property
+    def epoch(self) -> int:
+        """Of the weights that serve; 0 for those that the engine was started on."""
+        return self._participant.epoch
+
+    @property
+    def received_bytes(self) -> int:
+        """Payload of one update for this worker; SyncError before the first."""
+        return self._participant.plan.received_bytes(self._place.rank)
+
+    def take(self, start_deadline: float, expected: int | None) -> int:
+        """Wait for the trainer's update and be part of it; its epoch, if it is committed.
+
+        Raises:
+            SyncError: no update came, or it was refused; the old weights serve.
+            CommitFailed: this worker's weights are not whole, or it does not know what was decided.
+        """
+        who = self._participant
+        ending = self.gate.wait(
+            start_deadline, lambda: None if who.under_way is None else who.under_way.epoch, expected
+        )
+        if who.phase is Phase.FAILED:
+            raise CommitFailed(f"{who.reason}. A full update ends this.")
+        if ending is None:
+            lost = f" ({self._link.lost})" if self._link.lost else ""
+            raise SyncError(
+                f"rank 0 (the trainer) began no update within {start_deadline:g} s{lost}; the old weights serve."
+            )
+        if not ending.committed:
+            raise SyncError(f"Weight update of epoch {ending.epoch} aborted, the old weights stay: {ending.reason}")
+        return ending.epoch
+
+    def close(self) -> None:
+        """Take no more part; what serves goes on."""
+        self._link.close()
+
+    def _find(self, wanted: str) -> Weights | None:
+        proposal = self._directory.proposal(wanted)
+        if proposal is None:
+            return None
+        entries = self._directory.entries(self._members, self._info.deadline)
+        plan = self._directory.plan(entries.values(), proposal.offer, proposal.bucket_bytes)
+        return ModelWeights(plan, self._place.rank, self._model, self._device, self._load, self.gate.run)
+
+    def _say(self, sentence: str) -> None:
+        _logger.info("hardpoint: rank %d: %s", self._place.rank, sentence)
+
+
+def _loader(
+    model: torch.nn.Module, model_config: Any, first: FirstLoad
+) -> Callable[[Mapping[str, torch.Tensor]], None]:
+    def load(staged: Mapping[str, torch.Tensor]) -> None:
+        load_staged(model, model_config, staged, first.kept)
+
+    return load
+
+
+def _room(backend: Backend, device: torch.device) -> Room:
+    """Free memory of the device. Nothing can be kept on the host: see `ModelWeights.stage`."""
+    return Room(backend.device.memory(device.index or 0).free, 0)
+
+
+def _anything(staged: object) -> None:
+    """Infinity and NaN are allowed."""

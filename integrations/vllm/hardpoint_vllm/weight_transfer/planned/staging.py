@@ -1,0 +1,136 @@
+"""A vLLM model as `Weights`: an update is staged as the loaders had it, and put in through vLLM's layerwise reload.
+
+What post-load processing makes of weights (packed experts, absorbed projections, scales, handles of a library) is made
+again of the new ones, into the storage that it has: addresses stay, so captured graphs stay valid. That can fail, so it
+is done before this rank says yes, with the old values in host memory; after the yes there is nothing left that could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from hardpoint.errors import SyncError
+from hardpoint.sync.dtypes import ITEMSIZE, torch_dtype
+from hardpoint.sync.plan import Bucket, Storages, SyncPlan
+from hardpoint.sync.plan.strides import volume
+from hardpoint.sync.transaction import Mode
+from hardpoint_vllm.weight_transfer.snapshot import Snapshot
+
+Run = Callable[[Callable[[], Any]], Any]
+
+
+class ModelWeights:
+    """See `hardpoint.sync.transaction.Weights`.
+
+    Args:
+        load: puts staged parameters, by name, into the model.
+        run: has the worker's thread do something.
+    """
+
+    def __init__(
+        self,
+        plan: SyncPlan,
+        rank: int,
+        model: torch.nn.Module,
+        device: torch.device,
+        load: Callable[[Mapping[str, torch.Tensor]], None],
+        run: Run,
+    ) -> None:
+        self.plan, self.rank = plan, rank
+        self._model, self._device, self._load, self._run = model, device, load, run
+
+    @property
+    def nbytes(self) -> int:
+        return sum(volume(of.shape) * ITEMSIZE[of.dtype] for of in self.plan.destinations_for(self.rank))
+
+    def stage(self, mode: Mode) -> ModelStaging:
+        """See `Weights.stage`. There is shadow only: kernels may read another layout than the one that arrives."""
+        if mode is not Mode.SHADOW:
+            raise SyncError(
+                f"Mode {mode.value} would write into the live weights, and their layout is the kernels'; in vLLM ask "
+                "for shadow or auto"
+            )
+        made = {
+            of.parameter: torch.empty(of.shape, dtype=torch_dtype(of.dtype), device=self._device)
+            for of in self.plan.destinations_for(self.rank)
+        }
+        return ModelStaging(Storages(self.plan, self.rank, made), self._model, self._load, self._run)
+
+
+class ModelStaging:
+    """See `hardpoint.sync.transaction.Staging`."""
+
+    serves = True
+    in_place = False
+
+    def __init__(
+        self, target: Storages, model: torch.nn.Module, load: Callable[[Mapping[str, torch.Tensor]], None], run: Run
+    ) -> None:
+        self.target = target
+        self._model, self._load, self._run = model, load, run
+        self._old: Snapshot | None = None
+
+    def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
+        """See `Staging.land`."""
+        self.target.land(bucket, payload)
+
+    def stream_into(self, keep: object, stop: object) -> None:
+        """Nothing that serves is overwritten."""
+
+    def prepare(self) -> None:
+        """Load the update, on the worker's thread, with the old values kept."""
+        self.target.clear_padding()
+        self._run(self._put_in)
+
+    def commit(self) -> None:
+        """It is in already."""
+        self._old = None
+
+    def abort(self) -> bool:
+        """See `Staging.abort`."""
+        old, self._old = self._old, None
+        if old is not None:
+            self._run(old.restore)
+        return True
+
+    def _put_in(self) -> None:
+        self._old = Snapshot(self._model)
+        self._load(self.target.named)
+
+
+def load_staged(
+    model: torch.nn.Module, model_config: Any, staged: Mapping[str, torch.Tensor], kept: Mapping[str, torch.Tensor]
+) -> None:
+    """Load parameters that are cut and fused already, by parameter name, through vLLM's layerwise reload.
+
+    `kept`: tensors of the same layers that no update brings; the reload makes the whole layer anew.
+    """
+    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+    from vllm.model_executor.model_loader.reload.layerwise import make_online_process_loader
+
+    given = {**kept, **staged}
+    with torch.no_grad():
+        initialize_layerwise_reload(model)
+        for prefix, layer in model.named_modules():
+            at = f"{prefix}." if prefix else ""
+            own = [name for name in (*layer._parameters, *layer._buffers) if f"{at}{name}" in given]
+            for name in own:
+                meta = getattr(layer, name)
+                if meta is None or not meta.is_meta:
+                    continue  # never moved by the reload, so it still has its value
+                meta.weight_loader = _put
+                meta.weight_loader = make_online_process_loader(layer, name)
+            for name in own:
+                meta = getattr(layer, name)
+                if meta is not None and meta.is_meta:
+                    meta.weight_loader(meta, given[f"{at}{name}"])
+        finalize_layerwise_reload(model, model_config)
+
+
+def _put(param: torch.Tensor, loaded_weight: torch.Tensor) -> None:
+    if param.shape != loaded_weight.shape:
+        raise SyncError(f"A parameter of shape {list(param.shape)} was staged as {list(loaded_weight.shape)}.")
+    param.data.copy_(loaded_weight)
