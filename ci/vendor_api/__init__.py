@@ -1,6 +1,7 @@
 """Every call into a vendor's package, held against what that package really offers, without importing any of it.
 
     python ci/vendor_api            # check our source against the committed tables
+    python ci/vendor_api prune      # take out rows that nothing reaches any more
     python ci/vendor_api refresh    # read the vendors' wheels again and rewrite the tables (about 2.5 GB with torch)
 
 How it works: `usage` reads our own source and lists every name of a vendor that it reaches, with the shape of each

@@ -128,7 +128,11 @@ def stale(tables: dict[str, list[Table]], differences: Iterable[tuple[str, str]]
     return lines
 
 
-def unused(tables: dict[str, list[Table]], wanted: Iterable[str]) -> list[str]:
-    """Names in the tables that nothing reaches any more."""
-    keep = set(wanted)
-    return sorted({name for rows in tables.values() for table in rows for name in table.names} - keep)
+def unused(tables: dict[str, list[Table]], found: Usage, members: Iterable[str]) -> list[str]:
+    """Names in the tables that nothing reaches any more: neither by itself, nor on the way to another."""
+    wanted = {use.target for use in found.uses} | set(members)
+    parents = {".".join(name.split(".")[:n]) for name in wanted for n in range(1, name.count(".") + 1)}
+    every = [table for rows in tables.values() for table in rows]
+    classes = {row.returns for table in every for name, row in table.names.items() if row.returns and name in wanted}
+    keep = wanted | parents | classes
+    return sorted({name for table in every for name in table.names} - keep)
