@@ -36,9 +36,11 @@ test-fast: setup  ## all tests that start no vLLM engine
 test-wheel: setup ## build the wheel, install it into an empty environment, import every package
 	$(BIN)/python ci/wheel_check.py
 
-test-conformance: setup ## the conformance kit on cpu and sim, and its self-test
+test-conformance: setup ## the conformance kit on cpu, sim and the profiles of xpu and npu, and its self-test
 	$(BIN)/hardpoint conformance cpu
 	$(BIN)/hardpoint conformance sim
+	$(BIN)/hardpoint conformance sim:xpu
+	$(BIN)/hardpoint conformance sim:npu
 	$(BIN)/hardpoint conformance --self-test
 
 self-test-full: setup ## test the laws on the full product of mutants and worlds
