@@ -245,7 +245,7 @@ class World:
         self._join(None if again else replaced)
         for rank in replaced:
             self.addresses[rank] = self.state(rank)["addresses"]
-        said = self.update("shadow", 5.0)
+        said = self.update("shadow", 20.0)
         if said is None or not said["everywhere"]:
             return [f"the next good update did not succeed: {said}"]
         wrong = []
