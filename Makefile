@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 
 export HARDPOINT_TORCH_PIP_ARGS
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-fast test-conformance self-test-full test-vllm test-wheel demo-vllm-0.31 seams vendor-api vendor-api-check constraints soak clean
+.PHONY: help setup demo test lint test-fast test-conformance self-test-full test-vllm test-wheel demo-vllm-0.31 trainers example-grpo seams vendor-api vendor-api-check constraints soak clean
 
 help:             ## show this list
 	@grep -hE '^[a-z0-9.-]+: .*##|^[a-z0-9.-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20
@@ -52,6 +52,17 @@ test-vllm: setup  ## tests that start stock vLLM engines
 demo-vllm-0.31:   ## the demo on vLLM 0.31, in an environment of its own
 	@$(PYTHON) ci/setup_venv.py --venv .venv-vllm-0.31 --vllm 0.31.0
 	@HARDPOINT_BACKEND=cpu .venv-vllm-0.31/bin/hardpoint demo
+
+TRAINERS := .work/trainers
+trainers: setup   ## the adapters for TRL, verl and ms-swift against the real packages, each in an environment of its own
+	@$(PYTHON) ci/setup_trainers.py trl verl swift --venv $(VENV)
+	$(subst $(BIN)/,$(TRAINERS)/trl/bin/,$(PYTEST)) tests/integrations/trainers/adapters/test_trl.py tests/integrations/trainers/sharded/test_merged_adapters.py
+	$(subst $(BIN)/,$(TRAINERS)/verl/bin/,$(PYTEST)) tests/integrations/trainers/adapters/test_verl.py
+	$(subst $(BIN)/,$(TRAINERS)/swift/bin/,$(PYTEST)) tests/integrations/trainers/adapters/test_swift.py
+
+example-grpo: setup ## GRPO with TRL and a colocated vLLM, two steps on the CPU, weights through hardpoint
+	@$(PYTHON) ci/setup_trainers.py trl --venv $(VENV)
+	HARDPOINT_BACKEND=cpu OMP_NUM_THREADS=1 $(TRAINERS)/trl/bin/python examples/grpo_colocate.py
 
 seams: setup      ## read the vLLM wheels again and refresh ci/seams/*.json
 	$(BIN)/python ci/seams/refresh.py

@@ -10,7 +10,8 @@ On two GPUs, the rollout tensor-parallel over both, rank i on cuda:i:
         --tensor-parallel-size 2 --steps 3
 
 Without --model it makes a small Qwen3-MoE with random weights and a tokenizer of single characters. The reward is a
-rule: the share of digits in the answer. `--stock` runs TRL's own sync with the same probe beside it.
+rule: the share of digits in the answer. With `HARDPOINT_BACKEND=off`, `--stock` runs TRL's own sync with the same probe
+beside it: on a CPU it loads expert weights raw into a packed layout, and the probe says so.
 """
 
 from __future__ import annotations

@@ -51,6 +51,25 @@ class LocalEngine:
         self._llm.finish_weight_update()
 
 
+class RpcEngine:
+    """A vLLM ``LLMEngine`` in this process, without ``vllm.LLM`` around it, as ms-swift has it in colocate mode."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def join(self, init_info: Mapping[str, Any]) -> None:
+        self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": dict(init_info)})
+
+    def start(self) -> None:
+        self._engine.collective_rpc("start_weight_update")
+
+    def update(self, update_info: Mapping[str, Any]) -> None:
+        self._engine.collective_rpc("update_weights", kwargs={"update_info": dict(update_info)})
+
+    def finish(self) -> None:
+        self._engine.collective_rpc("finish_weight_update")
+
+
 class HttpEngine:
     """``vllm serve`` with ``VLLM_SERVER_DEV_MODE=1``, by its weight-transfer endpoints.
 
