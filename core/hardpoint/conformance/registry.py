@@ -20,6 +20,7 @@ PART_ORDER = (
     "communicator",
     "launcher",
     "moe_layout",
+    "box_kernels",
     "attention_buffers",
     "dp_rule",
     "lifecycle",

@@ -12,7 +12,7 @@ import triton.language as tl
 from hardpoint_kernels.layout._copy_kernel import _number, _row_start, _word
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _times(words, factor):  # type: ignore[no-untyped-def]
     return tl.load(words).to(tl.int64) * factor
 

@@ -68,22 +68,22 @@ class TorchBoxes:
     def digest(self, boxes: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor, nbytes: int, /) -> Launch:
         """See `BoxKernels.digest`."""
         kept = tuple(boxes)
+        factors = multipliers(sums.device)  # made now: a launch waits for nothing
 
         def launch() -> None:
             for at, box in kept:
-                _add(at, box, sums, nbytes)
+                _add(at, box, sums, nbytes, factors)
 
         return launch
 
 
-def _add(at: int, box: torch.Tensor, sums: torch.Tensor, nbytes: int) -> None:
+def _add(at: int, box: torch.Tensor, sums: torch.Tensor, nbytes: int, factors: torch.Tensor) -> None:
     raw = box.contiguous().reshape(-1).view(torch.uint8)
     if raw.numel() % 4:
         raw = torch.cat([raw, torch.zeros(4 - raw.numel() % 4, dtype=torch.uint8, device=raw.device)])
-    elif raw.data_ptr() % 4:
+    elif raw.storage_offset() % 4:  # not the address: asking some devices for it waits for them
         raw = raw.clone()
     words = raw.view(torch.int32)
-    factors = multipliers(box.device)
     first, whole = at // 4, nbytes // 4
     done, inside = 0, min(words.numel(), whole - first)
     while done < inside:
