@@ -81,16 +81,19 @@ def start(options: argparse.Namespace, model: str, scratch: Path, tp: int, dp: i
         place |= {"VLLM_DP_MASTER_IP": "127.0.0.1", "VLLM_DP_MASTER_PORT": port}
         command = [sys.executable, __file__, model, "--tp", str(tp), "--dp", str(dp), "--tokens", str(options.tokens)]
         command += ["--answer", str(scratch / f"{rank}.json")]
-        environment = {**cpu_defaults(tp), **os.environ, **(place if dp > 1 else {})}
+        environment = {**cpu_defaults(tp * dp), **os.environ, **(place if dp > 1 else {})}
         processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
     answers: dict[int, Any] = {}
     end = time.monotonic() + options.deadline
     try:
-        for rank, process in enumerate(processes):
+        for rank in range(dp):
             path = scratch / f"{rank}.json"
             while not path.exists():  # a rank that is done may wait for its peers: its file counts, not its end
-                if process.poll() not in (None, 0) or time.monotonic() > end:
-                    raise SystemExit(f"data-parallel rank {rank} gave no answer (exit status {process.poll()})")
+                for other, process in enumerate(processes):
+                    if process.poll() is not None and not (scratch / f"{other}.json").exists():
+                        raise SystemExit(f"data-parallel rank {other} ended with status {process.poll()} and no answer")
+                if time.monotonic() > end:
+                    raise SystemExit(f"data-parallel rank {rank} gave no answer within {options.deadline:g} s")
                 time.sleep(0.2)
             answers |= {int(number): tokens for number, tokens in json.loads(path.read_text()).items()}
     finally:
@@ -173,11 +176,13 @@ def small_model(folder: Path) -> Path:
     return folder
 
 
-def cpu_defaults(tp: int) -> dict[str, str]:
+def cpu_defaults(ranks: int) -> dict[str, str]:
     """What vLLM's CPU worker wants on a machine with fewer NUMA nodes than ranks; what is set already wins."""
     if os.environ.get("HARDPOINT_BACKEND", "").partition(":")[0] != "cpu":
         return {}
-    bind = "|".join(str(core) for core in range(tp)) if tp > 1 else "nobind"
+    cores = sorted(os.sched_getaffinity(0))
+    # One entry for each rank of all data-parallel ranks of this machine; vLLM takes its own part of the list.
+    bind = "|".join(str(cores[rank % len(cores)]) for rank in range(ranks)) if ranks > 1 else "nobind"
     return {"VLLM_CPU_OMP_THREADS_BIND": bind, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
 
 
