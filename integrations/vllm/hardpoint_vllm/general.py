@@ -11,6 +11,7 @@ import os
 
 from hardpoint.errors import BackendUnavailable
 from hardpoint_vllm.announce import say
+from hardpoint_vllm.compat import RAW_RELOAD
 from hardpoint_vllm.mode import VARIABLE, Mode, mode
 from hardpoint_vllm.versions import installed, objection
 
@@ -34,6 +35,8 @@ def install() -> None:
     if wanted is Mode.WATCH:
         guarded = _watch()
         say(f"{VARIABLE} is unset: vLLM's platform is left alone, only the reload tripwire{guarded} is set")
+        if os.environ.get(RAW_RELOAD):
+            say(f"{RAW_RELOAD} is set and has no effect while {VARIABLE} is unset: raw loads are refused")
         return
     device_type, platform = _agree()
     _watch()

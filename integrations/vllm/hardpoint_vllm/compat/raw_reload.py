@@ -27,12 +27,13 @@ from weakref import WeakKeyDictionary
 import torch
 
 from hardpoint.errors import HardpointError, LayoutError, SyncError
+from hardpoint_vllm.compat import RAW_RELOAD
 from hardpoint_vllm.compat.expert_names import expand, needs_expanding
 from hardpoint_vllm.tripwire import hook
 from hardpoint_vllm.weight_transfer.agreement import Ballot, agree
 from hardpoint_vllm.weight_transfer.snapshot import Snapshot
 
-VARIABLE = "HARDPOINT_RAW_RELOAD"
+VARIABLE = RAW_RELOAD
 DEADLINE = 120.0  # seconds for each vote
 _SHOWN = 5
 _logger = logging.getLogger("vllm.hardpoint.raw_reload")
