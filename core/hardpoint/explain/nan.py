@@ -164,8 +164,8 @@ def _apart(report: Report, earlier: Sequence[Report]) -> str:
         return ""
     words = "; ".join(f"{_title(first)} (step {first.step}, layer {first.layer})" for first in others)
     return (
-        f"This is a separate origin, not a consequence of {words}: the input of the layer was clean on this rank, so "
-        "nothing came to it with the hidden states of this step."
+        "This is a separate origin: the input of the layer was clean on this rank, so nothing came to it with the hidden "
+        f"states of this step, and so not from {words}."
     )
 
 
