@@ -164,8 +164,8 @@ def _apart(report: Report, earlier: Sequence[Report]) -> str:
         return ""
     words = "; ".join(f"{_title(first)} (step {first.step}, layer {first.layer})" for first in others)
     return (
-        "This is a separate origin: the input of the layer was clean on this rank, so nothing came to it with the hidden "
-        f"states of this step, and so not from {words}."
+        "This is a separate origin: the input of the layer was clean on this rank, so nothing came to it with the "
+        f"hidden states of this step, and so not from {words}."
     )
 
 
