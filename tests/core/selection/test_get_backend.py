@@ -82,8 +82,8 @@ def test_chosen(answers: dict[str, Any], text: str, name: str, handed_on: str) -
     ("text", "error", "words"),
     [
         ("absent", "BackendUnavailable", "'absent' (absent-dist 1.0): no device: /dev/absent is not there"),
-        ("npu", "BackendUnavailable", "pip install --upgrade 'hardpoint[npu]'"),
-        ("ascend", "BackendUnavailable", "pip install --upgrade 'hardpoint[npu]'"),
+        ("npu", "BackendUnavailable", "torch-npu is not installed; pip install 'hardpoint[npu]'"),
+        ("ascend", "BackendUnavailable", "torch-npu is not installed; pip install 'hardpoint[npu]'"),
         ("lowe", "BackendUnavailable", "'lowe' is an unknown name (did you mean low or lows?)"),
         ("lowe,cpu", "BackendUnavailable", "'lowe' is an unknown name"),  # a typo is no wish for the next
         ("zzzzzz", "BackendUnavailable", "'zzzzzz' is an unknown name."),
