@@ -4,7 +4,8 @@ On a CPU, in about two minutes (`make example-grpo` sets up the environment):
 
     HARDPOINT_BACKEND=cpu python examples/grpo_colocate.py
 
-On two GPUs, the rollout tensor-parallel over both, rank i on cuda:i:
+On two GPUs, the rollout tensor-parallel over both, rank i on cuda:i (weights go through host memory, since trainer and
+worker share a GPU):
 
     HARDPOINT_BACKEND=cuda torchrun --nproc-per-node 2 examples/grpo_colocate.py \\
         --tensor-parallel-size 2 --steps 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
@@ -37,6 +37,7 @@ class Route:
         deadline: seconds for joining, each vote and each bucket.
         group: of the trainer's ranks, over which they learn where to meet; None for the default one.
         alone: the other ranks do not call this object (they only help to gather), so nothing is asked of them.
+        terms: for the engines, beside what the publisher says in its `init_info`, for example ``transport``.
         after: called on every rank after each committed update, with the outcome on the sending one: probes, metrics.
     """
 
@@ -45,6 +46,7 @@ class Route:
     deadline: float = DEADLINE
     group: dist.ProcessGroup | None = None
     alone: bool = False
+    terms: Mapping[str, Any] = field(default_factory=dict)
     after: list[Callable[[SyncOutcome | None], None]] = field(default_factory=list)
     epoch: int = field(default=0, init=False)
     """Of the last update that committed."""
@@ -66,7 +68,7 @@ class Route:
         if told["joined"]:
             return
         info = told["info"]
-        joins = [partial(engine.join, info | {"rank_offset": offset}) for engine, offset in self.engines]
+        joins = [partial(engine.join, info | {**self.terms, "rank_offset": offset}) for engine, offset in self.engines]
         self._together("join", joins, publisher.connect if publisher is not None else None)
         self._joined = publisher is not None
 

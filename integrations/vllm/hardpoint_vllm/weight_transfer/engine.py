@@ -77,6 +77,7 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         """
         import hardpoint
         from hardpoint.communicator import Rendezvous
+        from hardpoint.communicator.through_host import through_host
 
         earlier = self._planned
         self.shutdown()
@@ -105,7 +106,9 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
             deadline=init_info.deadline,
             device_index=self.device.index or 0,
         )
-        self._communicator = hardpoint.get_backend().communicator(rendezvous)
+        backend = hardpoint.get_backend()
+        make = through_host(backend.device) if init_info.transport == "host" else backend.communicator
+        self._communicator = make(rendezvous)
         self._info = init_info
 
     def start_weight_update(self) -> None:

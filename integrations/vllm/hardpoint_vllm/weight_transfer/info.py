@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vllm.distributed.weight_transfer.base import WeightTransferInitInfo, WeightTransferUpdateInfo
 
+TRANSPORTS = ("native", "host")
 NONFINITE = ("refuse", "allow")
 PATHS = ("plan", "whole")
 
@@ -25,6 +26,8 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
         nonfinite: ``refuse`` (default) an update that holds NaN or infinity, or ``allow`` it.
         path: ``plan``: each worker gets the slices that it holds; ``whole``: each gets every tensor of the checkpoint
             and vLLM's loaders place them. What the trainer's publisher says in its `init_info`.
+        transport: ``native``: the backend's communicator; ``host``: through host memory, for an engine on the trainer's
+            own device (path ``whole``).
     """
 
     host: str
@@ -36,6 +39,7 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
     start_deadline: float | None = None
     nonfinite: str = "refuse"
     path: str = "whole"
+    transport: str = "native"
 
     def __post_init__(self) -> None:
         """ValueError for what cannot be meant."""
@@ -55,6 +59,10 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
             check_seconds("init_info start_deadline", self.start_deadline)
         if self.path not in PATHS:
             raise ValueError(f"init_info path must be one of {', '.join(PATHS)}, found {self.path!r}.")
+        if self.transport not in TRANSPORTS:
+            raise ValueError(f"init_info transport must be one of {', '.join(TRANSPORTS)}, found {self.transport!r}.")
+        if self.transport == "host" and self.path != "whole":
+            raise ValueError("init_info transport 'host' goes with path 'whole' alone, found path 'plan'.")
         if self.nonfinite not in NONFINITE:
             raise ValueError(f"init_info nonfinite must be one of {', '.join(NONFINITE)}, found {self.nonfinite!r}.")
 

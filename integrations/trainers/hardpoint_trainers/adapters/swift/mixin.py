@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hardpoint.errors import HardpointError
+from hardpoint_trainers.adapters.colocation import colocated
 from hardpoint_trainers.adapters.engines import RpcEngine
 from hardpoint_trainers.adapters.route import DEADLINE, Route
 from hardpoint_trainers.publisher import WeightPublisher
@@ -44,13 +45,17 @@ class Publishing:
         engine = super()._prepare_vllm_engine()  # type: ignore[misc]
         sends = self.accelerator.process_index == 0
         publisher = None
+        communicator, terms = colocated(self.accelerator.device, "whole", None)
         if sends:
             publisher = WeightPublisher(
                 receivers=self.accelerator.num_processes,
                 deadline=self.hardpoint_deadline,
                 device=self.accelerator.device,
+                communicator=communicator,
             )
-        self.hardpoint_route = Route(publisher, ((RpcEngine(engine.engine), 1),), deadline=self.hardpoint_deadline)
+        self.hardpoint_route = Route(
+            publisher, ((RpcEngine(engine.engine), 1),), deadline=self.hardpoint_deadline, terms=terms
+        )
         return engine
 
     def _move_full_model_to_vllm(self) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from trl.generation import vllm_generation
 from trl.generation.vllm_client import VLLMClient
 
+from hardpoint.communicator import CommunicatorFactory
 from hardpoint.errors import SyncError
+from hardpoint_trainers.adapters.colocation import colocated
 from hardpoint_trainers.adapters.engines import HttpEngine, LocalEngine, ServingEngine
 from hardpoint_trainers.adapters.replaced import replaced
 from hardpoint_trainers.adapters.route import Route
@@ -73,7 +77,9 @@ class PublishedGeneration(vllm_generation.VLLMGeneration):  # type: ignore[misc]
             super()._init_vllm()
         workers = self.accelerator.num_processes  # one in each process, whatever tensor parallelism groups them
         sends = self.accelerator.process_index == 0
-        self.route = self._route(self._publisher(workers) if sends else None, LocalEngine(self.llm), alone=False)
+        communicator, terms = colocated(self.accelerator.device, self.options.path, self.options.communicator)
+        publisher = self._publisher(workers, communicator) if sends else None
+        self.route = self._route(publisher, LocalEngine(self.llm), alone=False, terms=terms)
 
     def _init_server(self) -> None:
         # Not TRL's: that opens an NCCL group with the server, which needs a GPU and engine "nccl".
@@ -88,13 +94,13 @@ class PublishedGeneration(vllm_generation.VLLMGeneration):  # type: ignore[misc]
                     f"The vLLM server at {url} has weight transfer {config!r}, expected engine {NAME!r}. Start it with "
                     f'--weight-transfer-config \'{{"backend": "{NAME}"}}\' and HARDPOINT_BACKEND set.'
                 )
-            publisher = self._publisher(self.vllm_client.get_world_size())
+            publisher = self._publisher(self.vllm_client.get_world_size(), self.options.communicator)
             self.route = self._route(publisher, HttpEngine(url, deadline=self.options.deadline * 2), alone=True)
         else:
             self.route = Route(None, (), alone=True)
         self.accelerator.wait_for_everyone()
 
-    def _publisher(self, receivers: int) -> WeightPublisher:
+    def _publisher(self, receivers: int, communicator: CommunicatorFactory | None) -> WeightPublisher:
         options = self.options
         return WeightPublisher(
             options.host,
@@ -103,11 +109,19 @@ class PublishedGeneration(vllm_generation.VLLMGeneration):  # type: ignore[misc]
             deadline=options.deadline,
             device=self.accelerator.device,
             bucket_bytes=options.bucket_bytes,
-            communicator=options.communicator,
+            communicator=communicator,
+            path=options.path,
         )
 
-    def _route(self, publisher: WeightPublisher | None, engine: ServingEngine, *, alone: bool) -> Route:
-        return Route(publisher, ((engine, 1),), deadline=self.options.deadline, alone=alone)
+    def _route(
+        self,
+        publisher: WeightPublisher | None,
+        engine: ServingEngine,
+        *,
+        alone: bool,
+        terms: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Route:
+        return Route(publisher, ((engine, 1),), deadline=self.options.deadline, alone=alone, terms=terms)
 
 
 def generation_class(options: Options) -> type[PublishedGeneration]:
