@@ -64,6 +64,11 @@ def _chunk_sum(words: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=16)
 def multipliers(device: torch.device) -> torch.Tensor:
     """The fixed odd int64 multipliers of a chunk's words, ``[CHUNK_WORDS]``; do not write to them."""
+    return _host_multipliers().to(device)
+
+
+@lru_cache(maxsize=1)
+def _host_multipliers() -> torch.Tensor:
     values = []
     state = 0
     for _ in range(CHUNK_WORDS):  # splitmix64: every process gets the same sequence, whatever its torch version
@@ -73,4 +78,4 @@ def multipliers(device: torch.device) -> torch.Tensor:
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
         z = (z ^ (z >> 31)) | 1
         values.append(z - (1 << 64) if z >= 1 << 63 else z)
-    return torch.tensor(values, dtype=torch.int64, device=device)
+    return torch.tensor(values, dtype=torch.int64)

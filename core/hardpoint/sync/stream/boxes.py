@@ -55,6 +55,9 @@ def sums_length(nbytes: int) -> int:
 class TorchBoxes:
     """The reference: right on every device that torch has, one torch call or a few for each box."""
 
+    def __init__(self) -> None:
+        self._factors: dict[torch.device, torch.Tensor] = {}
+
     def copy(self, pairs: Sequence[Pair], /, *, alone: bool = False) -> Launch:
         """See `BoxKernels.copy`."""
         kept = tuple(pairs)
@@ -68,7 +71,9 @@ class TorchBoxes:
     def digest(self, boxes: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor, nbytes: int, /) -> Launch:
         """See `BoxKernels.digest`."""
         kept = tuple(boxes)
-        factors = multipliers(sums.device)  # made now: a launch waits for nothing
+        if sums.device not in self._factors:  # now: a launch waits for nothing
+            self._factors[sums.device] = multipliers(torch.device("cpu")).to(sums.device, copy=True)
+        factors = self._factors[sums.device]
 
         def launch() -> None:
             for at, box in kept:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import torch
 
 from hardpoint.device import Device, Event, Stream
 from hardpoint.sync.buckets import ALIGNMENT
 
+log = logging.getLogger("hardpoint.sync")
+
 
 def host_memory(nbytes: int, device: torch.device) -> torch.Tensor:
-    """Flat uint8 on the host, pinned where `device` is torch's accelerator, so that copies run beside the host."""
+    """Flat uint8 on the host, pinned where `device` is torch's accelerator and can pin, so that copies run beside the
+    host. Elsewhere the same copies wait: that costs time and is said in the log, once."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    pinned = accelerator is not None and accelerator.type == device.type
-    return torch.empty(nbytes, dtype=torch.uint8, pin_memory=pinned)
+    if accelerator is not None and accelerator.type == device.type:
+        try:
+            return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        except (RuntimeError, NotImplementedError) as error:
+            _say_unpinned(device.type, str(error).splitlines()[0])
+    return torch.empty(nbytes, dtype=torch.uint8)
+
+
+@lru_cache(maxsize=16)
+def _say_unpinned(kind: str, reason: str) -> None:
+    log.info("host memory cannot be pinned for %s, so copies to it wait for the device: %s", kind, reason)
 
 
 class Ring:

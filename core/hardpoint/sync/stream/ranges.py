@@ -26,8 +26,7 @@ def one_range(boxes: Sequence[tuple[int, torch.Tensor]]) -> torch.Tensor | None:
         ):
             return None
         end = start - at + box.numel() * box.element_size()
-    flat = torch.empty(0, dtype=torch.uint8, device=first.device)
-    return flat.set_(storage, origin, (end,), (1,))
+    return first.reshape(-1).view(torch.uint8).as_strided((end,), (1,), origin)
 
 
 def in_buffer(buffer: torch.Tensor, start: int, box: torch.Tensor) -> torch.Tensor:

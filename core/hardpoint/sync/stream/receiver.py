@@ -108,6 +108,7 @@ class StreamReceiver:
                 for cut, boxes, whole in of:
                     self._in[-1].append(self._bound(cut, boxes, whole, turn, target, bucket.nbytes, count))
                     turn += whole is None
+        self._device.synchronize(self._index)  # zeros and tables were queued in a stream that updates may not follow
         self._target = target
 
     def receive(

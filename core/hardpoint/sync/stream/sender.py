@@ -107,6 +107,7 @@ class StreamSender:
                 for (cut, boxes), whole in zip(of, found, strict=True):
                     self._out[-1].append(self._bound(bucket, cut, boxes, whole, turn))
                     turn += whole is None
+        self._device.synchronize(self._index)  # zeros and tables were queued in a stream that updates may not follow
         self._sources = sources
 
     def send(self, stamp: bytes, *, deadline: float, on_bucket: OnBucket | None = None) -> tuple[bytes, ...]:
