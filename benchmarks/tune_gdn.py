@@ -31,18 +31,17 @@ from hardpoint_kernels.gdn.heads import Heads
 SHARDS = (Heads(16, 32), Heads(4, 8))
 REQUESTS = (1, 32, 256)
 PROMPTS = ((8192,), (8192,) * 4, (1024,) * 8, (32768,))
-# Rows, rows a part, columns in a row of lanes, warps, stages, registers; each also with the counters at the end.
-DECODE_FORMS = (
-    (8, 8, 32, 1, 2, None), (16, 16, 32, 1, 2, None), (16, 16, 64, 1, 2, None), (32, 32, 32, 1, 2, None),
-    (32, 32, 32, 2, 2, None), (32, 32, 32, 2, 2, 128), (64, 64, 32, 2, 2, None), (128, 128, 32, 8, 2, None),
-    (128, 128, 64, 8, 2, None), (128, 128, 32, 16, 2, None), (256, 256, 32, 8, 2, None), (64, 16, 32, 1, 3, None),
-    (128, 16, 32, 1, 4, None), (128, 16, 32, 2, 4, None), (128, 32, 32, 2, 3, None), (128, 64, 32, 4, 3, None),
-)  # fmt: skip
 DECODE = [
-    Config({"BR": rows, "KI": ki, "SR": part, "LATE": late}, warps, stages, limit)
-    for late in (0, 1)
-    for rows, part, ki, warps, stages, limit in DECODE_FORMS
-]
+    Config({"BR": rows, "KI": ki, "SR": part}, warps, stages, limit)
+    for rows, part, ki, warps, stages, limit in (
+        (8, 8, 32, 1, 2, None), (16, 16, 32, 1, 2, None), (16, 16, 64, 1, 2, None), (32, 32, 32, 1, 2, None),
+        (32, 32, 32, 1, 2, 192), (32, 32, 32, 2, 2, None), (32, 32, 32, 2, 2, 128), (64, 64, 32, 2, 2, None),
+        (64, 64, 32, 4, 2, 128), (128, 128, 32, 8, 2, None), (128, 128, 32, 8, 2, 128), (128, 128, 64, 8, 2, None),
+        (128, 128, 32, 16, 2, None), (256, 256, 32, 8, 2, None), (64, 16, 32, 1, 3, None), (128, 16, 32, 1, 4, None),
+        (128, 16, 32, 2, 4, None), (128, 16, 32, 2, 4, 96), (128, 32, 32, 2, 3, None), (128, 32, 32, 4, 3, None),
+        (128, 32, 32, 4, 3, 80), (128, 32, 32, 4, 4, None), (128, 64, 32, 4, 2, None), (128, 64, 32, 8, 3, None),
+        )
+]  # fmt: skip
 PREPARE = [
     Config({"BT": rows}, warps, 2, limit)
     for rows, warps, limit in (

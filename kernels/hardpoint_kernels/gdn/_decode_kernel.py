@@ -20,7 +20,7 @@ def _taps(x, window, channel, tap, t, stride_x, stride_conv_tap, stride_conv_dim
     position = t + tap - 3
     before = window + (position + 3) * stride_conv_tap + channel * stride_conv_dim
     now = x + position * stride_x + channel
-    return tl.load(tl.where(position < 0, before, now))
+    return tl.load(tl.where(position < 0, before, now)).to(tl.float32)
 
 
 @triton.jit
@@ -35,25 +35,6 @@ def _write_window(window, prior, channel, x, count, stride_x, stride_conv_tap, s
     tl.store(target + stride_conv_tap, kept2)
     for t in range(count):
         tl.store(target + (2 + t) * stride_conv_tap, tl.load(x + t * stride_x + channel))
-
-
-@triton.jit
-def _count_and_write(
-    arrivals, sums, window, newest, channel, tap, stride_conv_tap, stride_conv_dim, READERS: tl.constexpr
-):
-    """The last of a window's readers writes it, from registers: taps 1 to 3 of `newest` are the next step's window.
-
-    A reader counts itself only with the window in its registers: what it adds is computed from every value that it read
-    (`sums` of squares are never negative, and NaN compares false). So no fence is needed, and one would wait for the
-    loads of the state too.
-    """
-    arrived = 0
-    if READERS > 1:
-        arrived = tl.atomic_add(arrivals, tl.where(sums < 0.0, 2, 1), sem="relaxed")
-    if arrived == READERS - 1:
-        tl.store(window + (tap - 1) * stride_conv_tap + channel * stride_conv_dim, newest, mask=tap >= 1)
-        if READERS > 1:
-            tl.store(arrivals, 0)  # as found, for the next launch
 
 
 @triton.jit(do_not_specialize=["pool_size", "num_requests", "num_tokens"])
@@ -105,7 +86,6 @@ def decode_kernel(
     SPEC: tl.constexpr,
     ORDER: tl.constexpr,
     STAGES: tl.constexpr,
-    LATE: tl.constexpr,
 ):
     """One program: `BR` rows of one request's state, which are rows (head, v) of ``[HV, V, K]``, of one k head."""
     BLOCKS: tl.constexpr = HV * V // BR
@@ -151,8 +131,8 @@ def decode_kernel(
     kc = tl.arange(0, KC)
     ki = tl.arange(0, KI)
     PARTS: tl.constexpr = BR // SR
-    tile = rows[:, None, None] * K + kc[None, :, None] * KI + ki[None, None, :]
-    if SPEC:
+    if PARTS == 1:
+        tile = rows[:, None, None] * K + kc[None, :, None] * KI + ki[None, None, :]
         s = tl.load(state + read * stride_state + tile).to(tl.float32)
 
     # The sums over taps also fix the layout of what comes after: without a reduction Triton computes all channels of q
@@ -176,18 +156,10 @@ def decode_kernel(
     arrived = 0
     for t in range(count):
         token = first + t
-        # Everything that the token needs is asked for before anything is waited for.
         xqk = _taps(x, prior, qk_channel[:, :, :, None], tap3, t, stride_x, stride_conv_tap, stride_conv_dim)
         xv = _taps(x, prior, v_channel[None, :], tap0, t, stride_x, stride_conv_tap, stride_conv_dim)
-        shifted = tl.load(a + token * stride_a + heads).to(tl.float32) + offset
-        raw_beta = tl.load(b + token * stride_b + heads).to(tl.float32)
-        if NORM:
-            gate = tl.load(z + token * stride_z + rows).to(tl.float32)
-            norm = tl.load(norm_weight + rows % V).to(tl.float32)
-        if PARTS == 1 and not SPEC:
-            s = tl.load(state + line * stride_state + tile).to(tl.float32)
-        qk = tl.sum(xqk.to(tl.float32) * qk_weight, 3)
-        v = tl.sum(xv.to(tl.float32) * v_weight, 0)
+        qk = tl.sum(xqk * qk_weight, 3)
+        v = tl.sum(xv * v_weight, 0)
         if HAS_BIAS:
             qk += tl.load(bias + qk_channel).to(tl.float32)
             v += tl.load(bias + v_channel).to(tl.float32)
@@ -201,30 +173,18 @@ def decode_kernel(
         q *= q_factor
         k *= k_factor
         kq *= q_factor * k_factor
-        if SPEC:
-            if READERS > 1:
-                if t == 0:
-                    tl.debug_barrier()
-                    arrived = tl.atomic_add(arrivals + n * H + h, tl.where(qq + kk < 0.0, 2, 1), sem="relaxed")
-        else:
-            tl.debug_barrier()  # several threads may hold one channel: all have read before one writes
-            v_target = window + (tap0 - 1) * stride_conv_tap + v_channel[None, :] * stride_conv_dim
-            tl.store(v_target, xv, mask=tap0 >= 1)
-            if not LATE:
-                _count_and_write(
-                    arrivals + n * H + h,
-                    qq + kk,
-                    window,
-                    xqk,
-                    qk_channel[:, :, :, None],
-                    tap3,
-                    stride_conv_tap,
-                    stride_conv_dim,
-                    READERS,
-                )
+        if READERS > 1:
+            if t == 0:
+                # The last of a window's readers writes it, and a reader counts itself only with the window in its
+                # registers: what is added is computed from every value that was read (sums of squares are never
+                # negative, and NaN compares false). So no fence is needed, and one would wait for the state too.
+                one = tl.where(qq + kk < 0.0, 2, 1)
+                tl.debug_barrier()
+                arrived = tl.atomic_add(arrivals + n * H + h, one, sem="relaxed")
+        shifted = tl.load(a + token * stride_a + heads).to(tl.float32) + offset
         softplus = tl.where(shifted <= 20.0, tl.log(1.0 + tl.exp(shifted)), shifted)
         decay = tl.exp(rate * softplus)
-        beta = tl.sigmoid(raw_beta)
+        beta = tl.sigmoid(tl.load(b + token * stride_b + heads).to(tl.float32))
         # Both sums over the state before this token: o = S_new q = decay * (S q) + delta * (k q).
         if PARTS == 1:
             seen = tl.sum(tl.sum(s * k[None, :, :], 1), 1)
@@ -257,7 +217,8 @@ def decode_kernel(
             per_head = tl.reshape(o, [BR // V, V])
             mean = tl.sum(per_head * per_head, 1) / V
             per_head = per_head * tl.rsqrt(mean + eps)[:, None]
-            o = tl.reshape(per_head, [BR]) * norm
+            o = tl.reshape(per_head, [BR]) * tl.load(norm_weight + rows % V).to(tl.float32)
+            gate = tl.load(z + token * stride_z + rows).to(tl.float32)
             if GATE_SILU:
                 o = o * _silu(gate)
             else:
@@ -267,26 +228,12 @@ def decode_kernel(
             write = tl.load(slots + n * stride_slots + t).to(tl.int64)
             if (write >= 0) & (write != null_slot) & (write < pool_size):
                 tl.store(state + write * stride_state + tile, s.to(state.dtype.element_ty))
-        else:
-            if PARTS == 1:
-                tl.store(state + line * stride_state + tile, s.to(state.dtype.element_ty))
-            if LATE:
-                _count_and_write(
-                    arrivals + n * H + h,
-                    qq + kk,
-                    window,
-                    xqk,
-                    qk_channel[:, :, :, None],
-                    tap3,
-                    stride_conv_tap,
-                    stride_conv_dim,
-                    READERS,
-                )
+        elif PARTS == 1:
+            tl.store(state + line * stride_state + tile, s.to(state.dtype.element_ty))
 
-    if SPEC:
-        tl.debug_barrier()
-        _write_window(window, prior, v_channel, x, count, stride_x, stride_conv_tap, stride_conv_dim)
-        if arrived == READERS - 1:
-            _write_window(window, prior, qk_channel, x, count, stride_x, stride_conv_tap, stride_conv_dim)
-            if READERS > 1:
-                tl.store(arrivals + n * H + h, 0)
+    tl.debug_barrier()  # several threads may hold one channel: all have read before one writes
+    _write_window(window, prior, v_channel, x, count, stride_x, stride_conv_tap, stride_conv_dim)
+    if arrived == READERS - 1:
+        _write_window(window, prior, qk_channel, x, count, stride_x, stride_conv_tap, stride_conv_dim)
+        if READERS > 1:
+            tl.store(arrivals + n * H + h, 0)  # as found, for the next launch

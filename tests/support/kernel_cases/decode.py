@@ -80,11 +80,11 @@ def case_block_sizes(device: str) -> None:
         for norm in (False, True):
             if norm and block < 32:
                 continue
-            config = Config({"BR": block, "KI": 16, "LATE": int(block == 32)}, warps)
+            config = Config({"BR": block, "KI": 16}, warps)
             layer = make_layer(SMALL, dtype, bias=norm)
             slots = torch.tensor([5, 2], dtype=torch.int32)
             compare(device, SMALL, layer, tokens(SMALL, 2, dtype), slots, norm=norm, config=config)
-    parts = Config({"BR": 32, "SR": 8, "KI": 16, "LATE": 1}, 1, num_stages=3)
+    parts = Config({"BR": 32, "SR": 8, "KI": 16}, 1, num_stages=3)
     compare(device, SMALL, layer, tokens(SMALL, 2, dtype), slots, norm=True, config=parts)
 
 
