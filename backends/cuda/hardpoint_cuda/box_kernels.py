@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from hardpoint.sync.stream import Launch
     from hardpoint_kernels.layout import Call
 
-# Multiprocessors that a launch takes: half of a GPU keeps up with the wire several times over, and the collective's own
-# kernels need the rest. Measured by benchmarks/weight_sync.py.
+# Multiprocessors that a launch takes, of the 132 of an H100: enough for the pace of the wire; the kernels of NCCL need
+# the rest. Measured by benchmarks/weight_sync.py.
 PROGRAMS = 32
 _ALL = 1 << 20  # as many as there are tiles
 

@@ -52,7 +52,7 @@ def put(backend: Backend, tensors: dict[str, torch.Tensor]) -> dict[str, torch.T
 @pytest.mark.parametrize(
     "case",
     [
-        Case("one receiver", least=64, bucket_bytes=192),
+        Case("one receiver", least=64, bucket_bytes=768),
         Case("one receiver", order="w31", axes="[E,K,N]", padded=6),
         Case("one receiver", least=1 << 30, mode="undo"),
     ],
