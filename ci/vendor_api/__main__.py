@@ -25,7 +25,7 @@ def judge() -> tuple[Usage, Report, list[str]]:
     differences = tables.declared_differences()
     looks = Looks({name: releases[-1].look for name, releases in rows.items()}, lambda n: vendor_of(n, "backends/xpu/"))
     found = usage(Project.of(tables.ROOT, FOLDERS), looks)
-    return found, check(found, rows, differences, tables.handed_on()), stale(rows, differences)
+    return found, check(found, rows, differences, tables.handed_on(), tables.unreadable()), stale(rows, differences)
 
 
 def prune(found: Usage) -> None:

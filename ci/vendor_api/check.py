@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from vendor_api.found import Call, Found, misfit
 from vendor_api.tables import Table
 from vendor_api.usage import Usage, Use
-from vendor_api.vendors import vendor_of
+from vendor_api.vendors import UNREADABLE, vendor_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Report:
         resolved: those whose name stands in the table of every supported release.
         calls: those that are calls.
         fitted: calls that fit a signature or schema which could be read.
+        unreadable: those of packages that are in no wheel, declared with evidence.
         native: calls whose name alone could be read, since native code defines them.
         names: distinct names.
     """
@@ -31,18 +32,20 @@ class Report:
     calls: int
     fitted: int
     native: int
+    unreadable: int
     names: int
 
     @property
     def coverage(self) -> float:
-        """Share of uses that were resolved, in percent; 100 if there is none."""
-        return 100.0 * self.resolved / self.uses if self.uses else 100.0
+        """Share of uses that were resolved, or declared where nothing can be read, in percent; 100 if there is none."""
+        return 100.0 * (self.resolved + self.unreadable) / self.uses if self.uses else 100.0
 
     def __str__(self) -> str:
         return (
             f"vendor calls: {self.uses} places reach {self.names} names of vendors, {self.resolved} resolved in every "
             f"supported release ({self.coverage:.0f} %); {self.calls} calls, {self.fitted} fit a signature or op "
-            f"schema, {self.native} are native (name checked, signature not readable)"
+            f"schema, {self.unreadable} places declared (in no wheel), {self.native} calls are native (name checked, "
+            "signature not readable)"
         )
 
 
@@ -51,6 +54,7 @@ def check(
     tables: dict[str, list[Table]],
     differences: Iterable[tuple[str, str]],
     handed_on: Mapping[str, Call] | None = None,
+    unreadable: Mapping[str, Call] | None = None,
 ) -> Report:
     """Judge every use.
 
@@ -59,12 +63,18 @@ def check(
         tables: of all supported releases.
         differences: (name, release) that are declared to be all right.
         handed_on: how a function is called that our source hands on as a value.
+        unreadable: how we call what is in no wheel.
     """
     declared = set(differences)
     shapes = handed_on or {}
     complaints = [f"{blind.where}: {blind.why}" for blind in found.blind]
-    resolved = calls = fitted = native = 0
+    resolved = calls = fitted = native = declared_uses = 0
     for use in found.uses:
+        if vendor_of(use.target, use.file) is UNREADABLE:
+            wrong = _judge_declared(use, unreadable or {})
+            complaints += wrong
+            declared_uses += not wrong
+            continue
         wrong = _judge(_with_shape(use, shapes), tables, declared)
         if not wrong and use.handed_on and use.target not in shapes and _is_function(use, tables):
             wrong = [f"{use.where}: {use.target} is handed on: say in ci/vendor_api/handed_on.txt how it is called"]
@@ -76,7 +86,20 @@ def check(
             fitted += not wrong and readable
             native += not wrong and not readable
     names = len({use.target for use in found.uses})
-    return Report(tuple(complaints), len(found.uses) + len(found.blind), resolved, calls, fitted, native, names)
+    return Report(
+        tuple(complaints), len(found.uses) + len(found.blind), resolved, calls, fitted, native, declared_uses, names
+    )
+
+
+def _judge_declared(use: Use, unreadable: Mapping[str, Call]) -> list[str]:
+    """A name that nothing can be read about has to be called exactly as it is declared, with evidence."""
+    if use.target in unreadable:
+        call = unreadable[use.target]
+        fits = use.call == call
+        return [] if fits else [f"{use.where}: {use.target} is called with {use.call}, declared is {call}"]
+    if any(name.startswith(f"{use.target}.") for name in unreadable):
+        return []
+    return [f"{use.where}: {use.target} is in no wheel: declare it in ci/vendor_api/unreadable.txt"]
 
 
 def _with_shape(use: Use, shapes: Mapping[str, Call]) -> Use:

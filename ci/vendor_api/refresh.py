@@ -15,7 +15,7 @@ from vendor_api.project import Project
 from vendor_api.resolve import Resolver
 from vendor_api.tables import Looks, Table
 from vendor_api.usage import usage
-from vendor_api.vendors import FOLDERS, Vendor, distributions, vendor_of
+from vendor_api.vendors import FOLDERS, UNREADABLE, Vendor, distributions, vendor_of
 
 _PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "linux")
 _PYTHON = "3.11"
@@ -48,6 +48,8 @@ def refresh(folder: Path) -> None:
     wanted: dict[str, set[str]] = {name: set() for name in vendors}
     for target, file in [(use.target, use.file) for use in found.uses] + [(m, "") for m in tables.declared_members()]:
         vendor = vendor_of(target, file)
+        if vendor is UNREADABLE:
+            continue
         assert vendor is not None, f"{target} belongs to no vendor"
         wanted[vendor.distribution] |= set(_with_parents(target, vendor, file))
     for (name, version), wheel in wheels.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vendor_api.found import MISSING, Call, Found
-from vendor_api.vendors import Vendor, distributions
+from vendor_api.vendors import UNREADABLE, Vendor, distributions
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
@@ -83,10 +83,28 @@ def declared_differences() -> dict[tuple[str, str], str]:
     return {(row[0], row[1]): row[2] for row in lines_of("differences.txt")}
 
 
+def unreadable() -> dict[str, Call]:
+    """unreadable.txt: how we call what is in no wheel."""
+    return _shapes("unreadable.txt")
+
+
+def look_unreadable(name: str) -> Found | None:
+    """What a name of a package that is in no wheel is, as far as unreadable.txt says it."""
+    declared = unreadable()
+    if name in declared:
+        return Found("function", returns="plain")
+    return Found("module") if any(other.startswith(f"{name}.") for other in declared) else None
+
+
 def handed_on() -> dict[str, Call]:
-    """handed_on.txt: how a vendor's function is called that our source hands on as a value: ``2`` or ``1,timeout=``."""
+    """handed_on.txt: how a vendor's function is called that our source hands on as a value."""
+    return _shapes("handed_on.txt")
+
+
+def _shapes(file: str) -> dict[str, Call]:
+    """Shapes of calls, written ``2`` or ``1,timeout=``."""
     shapes = {}
-    for name, shape, _why in lines_of("handed_on.txt"):
+    for name, shape, _why in lines_of(file):
         words = shape.split(",")
         shapes[name] = Call(int(words[0]), tuple(word.rstrip("=") for word in words[1:]))
     return shapes
@@ -107,7 +125,7 @@ class Looks:
 
     def __init__(self, newest: dict[str, Any], owner: Any) -> None:
         """`newest`: distribution -> function from name to what is found; `owner`: name -> its `Vendor`."""
-        self._newest = newest
+        self._newest = {**newest, UNREADABLE.distribution: look_unreadable}
         self._owner = owner
         self._returns = declared_returns()
 

@@ -63,9 +63,13 @@ VENDORS = (
     ),
 )
 
+UNREADABLE = Vendor("CANN", ("acl",), r"acl(\..*)?", ())
+"""Comes with a driver stack, in no wheel: what we call of it is declared in unreadable.txt, with evidence."""
+
 UNOBTAINABLE = {
     "vllm-ascend 0.23.0.post1": "the index serves no x86-64 wheel of it; 0.23.0, its base, is read instead",
-    "triton-ascend, CANN (acl, HCCL), Level Zero, oneCCL": "not read: we call none of their Python names",
+    "CANN": "in no wheel; what we call of its `acl` is in unreadable.txt, with the evidence for it",
+    "triton-ascend, Level Zero, oneCCL": "not read: we call none of their Python names",
 }
 
 ALIASES = {"torch.npu": "torch_npu.npu"}
@@ -87,7 +91,7 @@ def canonical(name: str) -> str:
 
 def vendor_of(name: str, file: str) -> Vendor | None:
     """Who answers for the canonical `name` when `file` of ours reaches it; None if it is no vendor's."""
-    return next((vendor for vendor in VENDORS if vendor.owns(name, file)), None)
+    return next((vendor for vendor in (*VENDORS, UNREADABLE) if vendor.owns(name, file)), None)
 
 
 def distributions() -> dict[str, Vendor]:

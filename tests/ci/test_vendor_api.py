@@ -36,6 +36,7 @@ def test_every_vendor_call_is_covered(capsys: pytest.CaptureFixture[str]) -> Non
     assert REPORT.coverage == 100.0
     assert REPORT.uses > 30, "the reader sees next to nothing of our source"
     assert REPORT.calls == REPORT.fitted + REPORT.native
+    assert REPORT.uses == REPORT.resolved + REPORT.unreadable
 
 
 def test_declarations_beside_the_tables_are_still_needed() -> None:
@@ -86,6 +87,12 @@ def test_a_call_that_the_silicon_would_refuse_is_found_in_our_own_source() -> No
     assert mine[0].startswith(
         f"{file}:{line}: torch.xpu.Event in torch-2.11.0: called with (blocking=, enable_timing=)"
     )
+
+
+def test_what_cannot_be_read_is_declared_and_nothing_else() -> None:
+    called = {use.target for use in FOUND.uses if use.call is not None}
+    left_over = set(tables.unreadable()) - called
+    assert not left_over, f"unreadable.txt: nothing calls {left_over}: take the lines out"
 
 
 def test_what_is_handed_on_is_declared_and_nothing_else() -> None:

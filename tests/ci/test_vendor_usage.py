@@ -29,6 +29,9 @@ NAMES = {
     "torch_npu.npu.Stream.gone": MISSING,
     "torch_npu.npu.gone": MISSING,
     "torch_npu.cast": Found("op", (OP,), returns="plain"),
+    "acl": Found("module"),
+    "acl.rt": Found("module"),
+    "acl.rt.memcpy": Found("function", returns="plain"),
     "torch.ops.npu": Found("module"),
     "torch.ops.npu.cast": Found("op", (OP,), returns="plain"),
 }
@@ -49,13 +52,14 @@ def judged(
     file: str = NPU,
     older: dict[str, Found] | None = None,
     shapes: dict[str, Call] | None = None,
+    unreadable: dict[str, Call] | None = None,
     **more: str,
 ) -> Report:
     """The report on one file of ours; `more`: other modules of hardpoint_npu."""
     texts = {file: text, **{f"backends/npu/hardpoint_npu/{name}.py": other for name, other in more.items()}}
     found = usage(Project(texts), lambda name: {**NAMES, **XPU}.get(name, MISSING))
     npu = [table("torch-npu", "2.11", {**NAMES, **(older or {})}), table("torch-npu", "2.14", NAMES)]
-    return check(found, {"torch-npu": npu, "torch": [table("torch", "2.13", XPU)]}, (), shapes)
+    return check(found, {"torch-npu": npu, "torch": [table("torch", "2.13", XPU)]}, (), shapes, unreadable)
 
 
 CLASS = "import torch\nclass A:\n"
@@ -203,6 +207,19 @@ def test_a_function_that_is_handed_on_needs_a_declared_call(text: str) -> None:
 )
 def test_types_and_questions_are_not_handed_on(way: str) -> None:
     assert judged(f"import torch\n{way}").complaints == ()
+
+
+def test_what_is_in_no_wheel_is_called_exactly_as_declared() -> None:
+    text = "import acl\nacl.rt.memcpy(a, b, c, d, e)"
+    assert judged(text).complaints == (
+        f"{NPU}:1: acl is in no wheel: declare it in ci/vendor_api/unreadable.txt",
+        f"{NPU}:2: acl.rt.memcpy is in no wheel: declare it in ci/vendor_api/unreadable.txt",
+    )
+    declared = {"acl.rt.memcpy": Call(5, ())}
+    good = judged(text, unreadable=declared)
+    assert (good.complaints, good.coverage, good.resolved) == ((), 100.0, 0)
+    (wrong,) = judged("import acl\nacl.rt.memcpy(a, b)", unreadable=declared).complaints
+    assert wrong == f"{NPU}:2: acl.rt.memcpy is called with (2 positional), declared is (5 positional)"
 
 
 def test_a_name_that_no_table_holds_asks_for_a_refresh() -> None:
