@@ -13,6 +13,7 @@ from hardpoint.launcher import KernelOffer, Refusal
 OWN = "hardpoint"
 FLASHINFER = "flashinfer"
 CAPABILITY = (8, 0)
+LAUNCHES = {"gdn_chunk_rule": "two launches", "gdn_prefill": "three launches"}
 
 
 def offers(op: str) -> list[KernelOffer | Refusal] | None:
@@ -34,7 +35,7 @@ def _own(op: str) -> KernelOffer | Refusal:
     if capability < CAPABILITY:
         wanted, got = (".".join(map(str, version)) for version in (CAPABILITY, capability))
         return Refusal(op, OWN, f"requires compute capability {wanted} or newer, got {got}")
-    return KernelOffer(op, OWN, _made_by(op), "one launch" if op != "gdn_chunk_rule" else "two launches")
+    return KernelOffer(op, OWN, _made_by(op), LAUNCHES.get(op, "one launch"))
 
 
 def _made_by(op: str) -> Callable[..., Any]:
