@@ -57,16 +57,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         model = options.model or str(small_model(Path(scratch) / "model"))
         answers = start(options, model, Path(scratch), options.tp, options.dp)
-        for number, tokens in sorted(answers.items()):
-            print(f"prompt {number} on dp {number * options.dp // PROMPTS}: {tokens}")
+        for number, answer in sorted(answers.items()):
+            print(f"prompt {number} on dp {number * options.dp // PROMPTS}: {answer['text'] or answer['tokens']}")
         if options.check:
             alone = start(options, model, Path(scratch) / "alone", 1, 1)
-            same = sum(alone[number] == tokens for number, tokens in answers.items())
-            print(f"{same} of {len(answers)} prompts have the tokens of one rank alone")
+            for number, answer in sorted(answers.items()):
+                print(f"prompt {number}: {compared(answer['tokens'], alone[number])}")
 
 
 def start(options: argparse.Namespace, model: str, scratch: Path, tp: int, dp: int) -> dict[int, Any]:
-    """Run `dp` processes of `tp` ranks each; tokens by prompt.
+    """Run `dp` processes of `tp` ranks each; answers by prompt, see `described`.
 
     Raises:
         SystemExit: a rank failed or was late; all are ended first.
@@ -95,11 +95,23 @@ def start(options: argparse.Namespace, model: str, scratch: Path, tp: int, dp: i
                 if time.monotonic() > end:
                     raise SystemExit(f"data-parallel rank {rank} gave no answer within {options.deadline:g} s")
                 time.sleep(0.2)
-            answers |= {int(number): tokens for number, tokens in json.loads(path.read_text()).items()}
+            answers |= {int(number): answer for number, answer in json.loads(path.read_text()).items()}
     finally:
         for process in processes:
             end_with_workers(process)
     return answers
+
+
+def compared(tokens: list[int], alone: dict[str, Any]) -> str:
+    """Words on how `tokens` differ from those of one rank.
+
+    Ranks add in another order, and bf16 rounds: where two tokens are nearly equal, either may win. A fault parts at
+    tokens of which one rank was sure (1 nat and more between the two best).
+    """
+    at = next((n for n, pair in enumerate(zip(tokens, alone["tokens"], strict=True)) if pair[0] != pair[1]), None)
+    if at is None:
+        return "the tokens of one rank alone"
+    return f"parts from one rank alone at token {at}, of which that was sure by {alone['gaps'][at]:.2f} nats"
 
 
 def end_with_workers(process: subprocess.Popen[bytes]) -> None:
@@ -134,18 +146,24 @@ def rank_main(options: argparse.Namespace) -> None:
         else " ".join(WORDS[: 1 + number % len(WORDS)])
         for number in mine
     ]
-    sampling = SamplingParams(temperature=0.0, max_tokens=options.tokens, ignore_eos=True, detokenize=not small)
+    sampling = SamplingParams(
+        temperature=0.0, max_tokens=options.tokens, ignore_eos=True, detokenize=not small, logprobs=2
+    )
     answers = llm.generate(prompts, sampling, use_tqdm=False)
-    found = {
-        number: list(each.outputs[0].token_ids) if small else each.outputs[0].text
-        for number, each in zip(mine, answers, strict=True)
-    }
+    found = {number: described(each.outputs[0]) for number, each in zip(mine, answers, strict=True)}
     if options.answer is None:
         print(f"rank {os.environ['RANK']} (dp {dp_rank}): {found}", flush=True)
         return
     part = options.answer.with_suffix(".part")
     part.write_text(json.dumps(found))
     part.rename(options.answer)
+
+
+def described(output: Any) -> dict[str, Any]:
+    """Text, tokens, and how sure the model was of each: nats between the two best."""
+    best = [sorted((each.logprob for each in at.values()), reverse=True) for at in output.logprobs]
+    gaps = [first - second for first, second, *_ in best]
+    return {"text": output.text, "tokens": list(output.token_ids), "gaps": gaps}
 
 
 def small_model(folder: Path) -> Path:
