@@ -34,3 +34,5 @@ def test_two_ranks_hold_what_the_loaders_give(experts: str, tmp_path: Path) -> N
             assert found["parameters"] == 21
             assert found["differ"] == []
             assert found["not planned"] == []
+            assert found["traced"] == 21, "the loaders were watched, and some parameters were not seen"
+            assert found["traced differ"] == []

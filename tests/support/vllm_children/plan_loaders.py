@@ -10,19 +10,36 @@ from pathlib import Path
 import torch
 
 from hardpoint.moe import LayoutDescriptor
-from hardpoint.sync.plan import Coordinates, ModelSpec, Offer, Planner, Rule, Sources, Storages
+from hardpoint.sync.plan import (
+    Coordinates,
+    ModelSpec,
+    Offer,
+    Planner,
+    Receiver,
+    Rule,
+    Sources,
+    Storages,
+    make_plan,
+)
 from hardpoint.sync.plan.blocks import attention, embeddings, moe, norms
 from hardpoint.sync.plan.execute import new_buffer
+from hardpoint_vllm.weight_transfer.first_load import FirstLoad, record_of, watch
+from hardpoint_vllm.weight_transfer.placement import destinations
 from support.tiny_models import VOCABULARY, checkpoint
 
 
 def main(answer: str, model: str, port: str, rank: str, world: str, experts: str) -> None:
     at, size = int(rank), int(world)
     tensors = checkpoint(Path(model))
-    loaded = load(model, tensors, port, at, size, experts == "ep")
+    loaded, first = load(model, tensors, port, at, size, experts == "ep")
+    traced = trace(tensors, loaded, first)
     planned = plan(tensors, loaded, at, size, experts == "ep")
     found = {
         "parameters": len(planned),
+        "traced": len(traced),
+        "traced differ": [
+            name for name, of in traced.items() if not torch.equal(of.view(torch.uint8), loaded[name].view(torch.uint8))
+        ],
         "differ": [
             name
             for name, of in planned.items()
@@ -35,8 +52,8 @@ def main(answer: str, model: str, port: str, rank: str, world: str, experts: str
 
 def load(
     model: str, tensors: Mapping[str, torch.Tensor], port: str, rank: int, world: int, experts: bool
-) -> dict[str, torch.Tensor]:
-    """Parameters of this rank after ``load_weights``."""
+) -> tuple[dict[str, torch.Tensor], FirstLoad]:
+    """Parameters of this rank after ``load_weights``, and what was seen of it."""
     from vllm.config import set_current_vllm_config
     from vllm.distributed import init_distributed_environment, initialize_model_parallel
     from vllm.engine.arg_utils import EngineArgs
@@ -58,8 +75,28 @@ def load(
         torch.set_default_dtype(torch.bfloat16)
         made = initialize_model(vllm_config=config)
         torch.set_default_dtype(torch.float32)
+        watch(made)
         made.load_weights(iter(tensors.items()))
-    return {name: of.data for name, of in made.named_parameters()}
+    first = record_of(made)
+    assert first is not None
+    return {name: of.data for name, of in made.named_parameters()}, first
+
+
+def trace(
+    tensors: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor], first: FirstLoad
+) -> dict[str, torch.Tensor]:
+    """The same parameters from a plan that was read off this rank's own loaders."""
+    declared = destinations(first.placed)
+    elsewhere = [(name, "not of this rank") for name in first.specs.keys() - first.required]
+    made = make_plan(Offer.of(tensors), [Receiver(1, declared)], ignored=elsewhere)
+    storages = Storages(made, 1, {of.parameter: torch.full_like(loaded[of.parameter], float("nan")) for of in declared})
+    storages.clear_padding()
+    sources = Sources(made, tensors)
+    for bucket in made.buckets:
+        buffer = new_buffer(bucket)
+        sources.pack(bucket, buffer)
+        storages.land(bucket, buffer)
+    return storages.named
 
 
 def plan(

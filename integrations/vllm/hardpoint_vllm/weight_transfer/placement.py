@@ -9,6 +9,7 @@ that has one is not planned.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,17 @@ class Placed:
     opaque: str = ""
 
 
+@dataclass(frozen=True, order=True)
+class _Given:
+    """A checkpoint tensor in memory; `tensor` is a weak reference."""
+
+    start: int
+    nbytes: int
+    name: str
+    shape: Ints
+    tensor: Any = field(compare=False)
+
+
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation that writes in place; counts them, and notes those on `parameters`."""
 
@@ -62,12 +74,15 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._parameters = dict(parameters)
         for name, of in parameters.items():
             self._storages.setdefault(_storage(of), name)
-        self._given: dict[int, tuple[str, Ints, int, Any]] = {}
+        self._given: dict[int, list[_Given]] = {}  # by storage, ascending
 
     def give(self, name: str, tensor: torch.Tensor) -> None:
-        """A checkpoint tensor that the loaders are about to get."""
-        if tensor.device.type != "meta" and tensor.is_contiguous():
-            self._given[_storage(tensor)] = (name, tuple(tensor.shape), int(tensor.storage_offset()), ref(tensor))
+        """A checkpoint tensor that the loaders are about to get. Many may share one storage: a mapped file."""
+        if tensor.device.type == "meta" or not tensor.is_contiguous() or tensor.numel() == 0:
+            return
+        alive = [given for given in self._given.get(_storage(tensor), ()) if given.tensor() is not None]
+        bisect.insort(alive, _Given(tensor.data_ptr(), tensor.nbytes, name, tuple(tensor.shape), ref(tensor)))
+        self._given[_storage(tensor)] = alive
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func._schema.is_mutable:
@@ -96,14 +111,26 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             placed.opaque = placed.opaque or str(error)
 
     def _copied(self, whole: torch.Tensor, target: torch.Tensor, source: torch.Tensor) -> Copied:
-        given = self._given.get(_storage(source)) if source.device.type != "meta" else None
-        if given is None or given[3]() is None:
+        given = self._source(source)
+        if given is None:
             raise SyncError("it was filled from a value that was computed")
-        name, shape, start, _ = given
+        name, shape = given.name, given.shape
         if source.shape != target.shape:
             raise SyncError(f"{name} was broadcast into it")
         lows, sizes, strides = _box(whole, target, source)
-        return Copied(name, shape, int(source.storage_offset()) - start, strides, lows, sizes)
+        return Copied(name, shape, (source.data_ptr() - given.start) // source.element_size(), strides, lows, sizes)
+
+    def _source(self, source: torch.Tensor) -> _Given | None:
+        """The checkpoint tensor that `source` is a view of."""
+        if source.device.type == "meta" or source.numel() == 0:
+            return None
+        known = self._given.get(_storage(source), [])
+        at = bisect.bisect_right(known, source.data_ptr(), key=lambda given: given.start) - 1
+        if at < 0:
+            return None
+        found, whole = known[at], known[at].tensor()
+        inside = source.data_ptr() < found.start + found.nbytes
+        return found if whole is not None and inside and whole.dtype == source.dtype else None
 
 
 def destinations(placed: Mapping[str, Placed]) -> tuple[Destination, ...]:

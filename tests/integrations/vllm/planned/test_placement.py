@@ -110,6 +110,26 @@ def test_the_last_of_two_copies_into_a_box_counts() -> None:
     assert {part.tensors for part in of.parts} == {("q",), ("k",), ("v",)}
 
 
+def test_tensors_of_one_mapped_file_are_told_apart() -> None:
+    """They share a storage, and a loader may keep them until all are there."""
+    parameters = {"w": torch.zeros(6, 4)}
+    file = torch.arange(24.0)
+    tensors = {"a": file[:8].view(2, 4), "b": file[8:].view(4, 4)}
+    watch = Watch(parameters)
+    with watch:
+        for name, tensor in tensors.items():
+            watch.give(name, tensor)
+        parameters["w"].data[4:].copy_(tensors["a"])
+        parameters["w"].data[:3].copy_(tensors["b"][1:])
+        parameters["w"].data[3:4].copy_(tensors["b"][:1])
+    (of,) = destinations(watch.placed)
+    assert [(part.tensors, part.offset, part.lows, part.sizes) for part in of.parts] == [
+        (("a",), 0, (4, 0), (2, 4)),
+        (("b",), 4, (0, 0), (3, 4)),
+        (("b",), 0, (3, 0), (1, 4)),
+    ]
+
+
 def summed(p: dict[str, torch.Tensor], t: dict[str, torch.Tensor]) -> None:
     p["w"].data[:4].copy_(t["q"])
     p["w"].data[:4].add_(1)
