@@ -108,10 +108,8 @@ def load_staged(
 
     `kept`: tensors of the same layers that no update brings; the reload makes the whole layer anew.
     """
-    from vllm.model_executor.model_loader.reload import (
-        finalize_layerwise_reload,
-        initialize_layerwise_reload,
-    )
+    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+    from vllm.model_executor.model_loader.reload.layerwise import make_online_process_loader
 
     given = {**kept, **staged}
     originals: list[tuple[torch.Tensor, Any]] = []
