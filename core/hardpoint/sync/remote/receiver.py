@@ -16,7 +16,8 @@ from hardpoint.sync.remote.mailbox import Mailbox
 from hardpoint.sync.session import describe
 from hardpoint.sync.transaction.messages import Begin, Message, Outgoing, Stream, Verify
 from hardpoint.sync.transaction.mode import Mode
-from hardpoint.sync.transaction.participant import Participant, Phase
+from hardpoint.sync.transaction.participant import Participant
+from hardpoint.sync.transaction.phase import Phase
 from hardpoint.sync.transaction.wire import decode, encode
 
 if TYPE_CHECKING:

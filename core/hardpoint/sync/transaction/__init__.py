@@ -6,7 +6,8 @@ from hardpoint.sync.transaction.hooks import EngineHooks, NoEngine
 from hardpoint.sync.transaction.inprocess import InProcess
 from hardpoint.sync.transaction.messages import Message, Outgoing, Step
 from hardpoint.sync.transaction.mode import Choice, Mode, Room, choose_mode
-from hardpoint.sync.transaction.participant import Ending, Participant, Phase
+from hardpoint.sync.transaction.participant import Participant
+from hardpoint.sync.transaction.phase import Ending, Phase
 from hardpoint.sync.transaction.record import Decision, DecisionRecord, FileRecord, MemoryRecord
 from hardpoint.sync.transaction.staging import Staging, staging_for
 from hardpoint.sync.transaction.tree import Tree

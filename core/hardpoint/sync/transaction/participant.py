@@ -8,8 +8,6 @@ the decision is known; and what cannot be known or carried out ends in FAILED, w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
 
 from hardpoint.errors import HardpointError, SyncError
 from hardpoint.sync.plan import Bucket, Storages, SyncPlan
@@ -32,6 +30,7 @@ from hardpoint.sync.transaction.messages import (
     Verify,
 )
 from hardpoint.sync.transaction.mode import Mode, choose_mode
+from hardpoint.sync.transaction.phase import Ending, OpenUpdate, Phase
 from hardpoint.sync.transaction.relay import Relay
 from hardpoint.sync.transaction.staging import Staging
 from hardpoint.sync.transaction.tree import ARITY
@@ -39,42 +38,6 @@ from hardpoint.sync.transaction.waits import ask_after, in_doubt_after, silent_f
 from hardpoint.sync.transaction.weights import Binding, Find, Unplanned, Weights
 
 _ENDED_KEPT = 8
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How an update ended on a rank: `committed` if the new weights serve here; `reason` is a sentence."""
-
-    session: str
-    epoch: int
-    committed: bool
-    reason: str
-
-
-class Phase(str, Enum):
-    """Of one rank. ``staging`` and ``prepared`` end by themselves, within deadlines; ``failed`` by a full update."""
-
-    SERVING = "serving"
-    STAGING = "staging"
-    PREPARED = "prepared"
-    FAILED = "failed"
-
-
-@dataclass
-class _Open:
-    """The update that this rank takes part in."""
-
-    begin: Begin
-    staging: Staging
-    was: Phase
-    seen: int
-    heard: float
-    landed: set[int] = field(default_factory=set)
-    objection: str = ""
-    cut: str = ""  # why the rest of the stream cannot come
-    stored: dict[int, bytes] | None = None  # digest of each bucket as it is stored, where the stream has taken them
-    prepared_at: float = 0.0
-    asked: bool = False
 
 
 class Participant:
@@ -114,7 +77,7 @@ class Participant:
         self._relay = Relay(live.rank, self._binding.members, arity)
         self._longest = longest_deadline
         self._on_end = on_end
-        self._open: _Open | None = None
+        self._open: OpenUpdate | None = None
         self._seen = epoch
         if after is not None:
             if after.phase not in (Phase.SERVING, Phase.FAILED):
@@ -268,7 +231,7 @@ class Participant:
                     self._stop(reason)  # it does not serve, so it must not say that it does
             self._end(begin.session, begin.epoch, reason)
             return self._vote(begin.session, Step.BEGIN, begin.coordinator, False, reason, now)
-        self._open = _Open(begin, staging, self.phase, self._seen, now)
+        self._open = OpenUpdate(begin, staging, self.phase, self._seen, now)
         self.phase = Phase.STAGING
         return self._vote(begin.session, Step.BEGIN, begin.coordinator, True, "", now)
 
@@ -314,7 +277,7 @@ class Participant:
         update.landed.add(data.bucket)
         return []
 
-    def _bucket(self, update: _Open, data: Data) -> Bucket:
+    def _bucket(self, update: OpenUpdate, data: Data) -> Bucket:
         if data.epoch != update.begin.epoch:
             raise SyncError(f"a bucket of epoch {data.epoch} came in the update of epoch {update.begin.epoch}")
         bucket = next((one for one in self.plan.buckets_for(self.rank) if one.index == data.bucket), None)
@@ -349,7 +312,7 @@ class Participant:
         update.prepared_at = now
         return self._vote(verify.session, Step.VERIFY, verify.coordinator, True, "", now)
 
-    def _compare(self, update: _Open, verify: Verify) -> None:
+    def _compare(self, update: OpenUpdate, verify: Verify) -> None:
         plan = self.plan
         unverified = update.begin.mode is Mode.OFF and not verify.digests
         if len(verify.digests) != len(plan.buckets) and not unverified:
@@ -413,7 +376,7 @@ class Participant:
 
     # How an update ends here.
 
-    def _commit(self, update: _Open) -> None:
+    def _commit(self, update: OpenUpdate) -> None:
         epoch = update.begin.epoch
         try:
             update.staging.commit()
@@ -426,7 +389,7 @@ class Participant:
         self.phase, self.reason = Phase.SERVING, ""
         self._close(update, f"committed epoch {epoch}", committed=True)
 
-    def _leave(self, update: _Open, why: str) -> None:
+    def _leave(self, update: OpenUpdate, why: str) -> None:
         """Abort: the old weights, in the phase that was before."""
         try:
             whole = update.staging.abort()
@@ -442,7 +405,7 @@ class Participant:
         self.phase = update.was
         self._close(update, f"aborted: {why}")
 
-    def _fail(self, update: _Open, reason: str) -> None:
+    def _fail(self, update: OpenUpdate, reason: str) -> None:
         self._open = None
         self._stop(reason)
         self._close(update, reason)
@@ -454,7 +417,7 @@ class Participant:
         except Exception as error:  # noqa: BLE001 - the phase says it already, and `may_serve` is what counts
             self.reason = f"{reason}; and the engine could not be paused: {_sentence(error)}"
 
-    def _close(self, update: _Open, ending: str, committed: bool = False) -> None:
+    def _close(self, update: OpenUpdate, ending: str, committed: bool = False) -> None:
         self._open = None
         self._end(update.begin.session, update.begin.epoch, ending, committed)
 
