@@ -79,8 +79,8 @@ def case_layouts_of_experts_there_and_back(device: str) -> None:
 
 def case_digests_are_those_of_the_packed_bucket(device: str) -> None:
     factors = multipliers(torch.device(device))
-    for _, box, source in boxes(device):
-        for view in (box, source):
+    for number, (_, box, source) in enumerate(boxes(device)):
+        for view in ((box,), (source,))[number % 2]:
             nbytes = 64 + view.numel() * view.element_size()
             expected = digest_sums([(64, view)], nbytes, factors)
             for make in (_by_kernel, lambda *a: TorchBoxes().digest(*a)()):
@@ -110,9 +110,9 @@ def case_digests_of_long_boxes(device: str) -> None:
     """Whole chunks, four at once and one by one, with ends; and long runs with gaps between them in storage."""
     factors = multipliers(torch.device(device))
     large = random_bits((5 * CHUNK_WORDS * 4 + 1000,), torch.uint8, device)
-    wide = random_bits((20, 36000), torch.int16, device)[:, :35000]
-    middle = random_bits((30, 30000), torch.int16, device)[:, :28808]
-    for parts in ([(64, large)], [(128, wide)], [(0, middle)]):
+    wide = random_bits((4, 36000), torch.int16, device)[:, :35000]
+    middle = random_bits((20, 30000), torch.int16, device)[:, :28808]
+    for parts in ([(0, large)], [(128, wide)], [(0, middle)]):
         nbytes = parts[0][0] + parts[0][1].numel() * parts[0][1].element_size()
         sums = torch.zeros(sums_length(nbytes), dtype=torch.int64, device=device)
         _by_kernel(parts, sums, nbytes)

@@ -66,6 +66,17 @@ def read_walks(at: int, source: torch.Tensor) -> Iterator[Walk]:
     return _walks(source.data_ptr(), at, source.element_size(), source.shape, source.stride(), _packed(source.shape))
 
 
+def body_and_tail(walk: Walk) -> Iterator[Walk]:
+    """A dense walk whose length alone keeps it from the widest units, as those and the rest; any other as it is."""
+    length = walk.units * walk.unit
+    body = length // WIDEST * WIDEST
+    if not walk.dense or walk.unit == WIDEST or not body or (walk.source | walk.target) % WIDEST:
+        yield walk
+        return
+    yield walk._replace(unit=WIDEST, sizes=(body // WIDEST,))
+    yield walk._replace(source=walk.source + body, target=walk.target + body, sizes=((length - body) // walk.unit,))
+
+
 def merged(sizes: Ints, source: Ints, target: Ints) -> tuple[Ints, Ints, Ints]:
     """As few dimensions as it takes, the target's widest stride first."""
     dims = sorted(

@@ -21,7 +21,7 @@ import torch
 
 from hardpoint_kernels.layout._copy_kernel import copy_dense, copy_rows, copy_turned
 from hardpoint_kernels.layout._digest_kernel import digest_chunks, digest_rows
-from hardpoint_kernels.layout.box import WIDEST, Walk, copy_walks, read_walks
+from hardpoint_kernels.layout.box import WIDEST, Walk, body_and_tail, copy_walks, read_walks
 from hardpoint_kernels.layout.table import Turned, run_row, tables
 
 CHUNK_BITS = 18  # words of a chunk, as a power of two
@@ -83,7 +83,7 @@ def copy_calls(
         _check(target, source)
         for walk in copy_walks(target, source):
             if walk.dense:
-                dense.append(walk)
+                dense += body_and_tail(walk)
             elif (one := _turned(walk)) is not None:
                 turned.append(one)
             else:
@@ -136,8 +136,9 @@ def digest_calls(
         if at % 4 or box.dtype.is_floating_point:
             raise ValueError(f"a box must be of an integer dtype and begin at a multiple of 4, found {box.dtype}, {at}")
         for walk in read_walks(at, box):
-            for one in _long_runs(walk):
-                (dense if one.dense and one.unit == WIDEST else runs).append(one)
+            for run in _long_runs(walk):
+                for one in body_and_tail(run):
+                    (dense if one.dense and one.unit == WIDEST else runs).append(one)
     for one in _joined(dense):
         runs += _chunks(one, groups)
     calls = []
