@@ -6,10 +6,13 @@ within the deadline and a second; and the next good update is everywhere. Kernel
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +117,23 @@ def test_a_fault_of_a_process(lane: int, fault: Fault, judged: dict[tuple[int, F
 
 def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 150
+
+
+def test_all_generated_cases_together_are_enough() -> None:
+    """Those of real processes, and those on the protocol objects under a virtual clock."""
+    path = Path(__file__).parents[1] / "transaction" / "test_faults.py"
+    spec = importlib.util.spec_from_file_location("faults_to_count", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    counts = {
+        name: test._hypothesis_internal_use_settings.max_examples
+        for name, test in vars(module).items()
+        if hasattr(test, "_hypothesis_internal_use_settings")
+    }
+    counts["test_a_fault_of_a_process"] = len(CASES)
+    for name, number in counts.items():
+        print(f"{number:6} {name}")
+    print(f"{sum(counts.values()):6} generated cases of faults")
+    assert sum(counts.values()) >= 2000

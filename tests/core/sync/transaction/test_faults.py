@@ -250,7 +250,7 @@ def cases(draw: st.DrawFn, count: int = 1) -> Case:
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=1000, suppress_health_check=SLOW)
+@settings(max_examples=1400, suppress_health_check=SLOW)
 @given(cases())
 def test_one_fault_anywhere(case: Case) -> None:
     cluster = run(case)
@@ -259,7 +259,7 @@ def test_one_fault_anywhere(case: Case) -> None:
     cluster.recover()
 
 
-@settings(max_examples=250, suppress_health_check=SLOW)
+@settings(max_examples=300, suppress_health_check=SLOW)
 @given(cases(count=2))
 def test_two_faults_at_once(case: Case) -> None:
     cluster = run(case)
