@@ -9,9 +9,10 @@ from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from hardpoint_vllm.parallel import pipeline
+from hardpoint_vllm.sleep.worker import SleepsWithItsEngine
 
 
-class HardpointCpuWorker(CPUWorker):  # type: ignore[misc]
+class HardpointCpuWorker(SleepsWithItsEngine, CPUWorker):  # type: ignore[misc]
     """Everything as in `CPUWorker`; a later pipeline stage has its receive buffers before the first step.
 
     And all stages name the same KV cache layouts: stock lets a stage without attention layers (Qwen3-Next has such)
