@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hardpoint.device import Device
     from hardpoint.sync.plan import Bucket
     from hardpoint.sync.rendezvous import Meeting
+    from hardpoint.sync.stream import BoxKernels
 
 # What a wider float holds without loss. Nothing else is converted on the way.
 _WIDER = frozenset({("bfloat16", "float32"), ("float16", "float32"), ("float32", "float64")})
@@ -52,6 +53,7 @@ class PlannedSender:
         device: Device,
         index: int,
         options: Options,
+        kernels: BoxKernels | None = None,
     ) -> None:
         self._meeting, self._options = meeting, options
         self._ranks = tuple(range(1, receivers + 1))
@@ -67,7 +69,7 @@ class PlannedSender:
             connection = connection_of_its_own(meeting.store)
             return open_link(factory, connection, 0, audiences, name=link, device_index=index, deadline=deadline)
 
-        plane = DataPlane(opened, device, index, on_bucket=self._queued)
+        plane = DataPlane(opened, device, index, kernels=kernels, on_bucket=self._queued)
         self._link = TrainerLink(meeting.store, name, plane, record=options.record)
 
     def meet(self, deadline: float) -> int:

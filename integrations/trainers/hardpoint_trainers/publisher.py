@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hardpoint.device import Device
     from hardpoint.moe import CheckpointFormat
     from hardpoint.sync import ProgressCallback
+    from hardpoint.sync.stream import BoxKernels
     from hardpoint.sync.transaction import DecisionRecord
 
     NamedTensors = Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
@@ -214,6 +215,7 @@ class WeightPublisher:
                 self._where(),
                 _index(self._device),
                 self._options,
+                self._box_kernels(),
             )
         self._epoch = max(self._epoch, self._planned.meet(deadline))
 
@@ -224,6 +226,14 @@ class WeightPublisher:
         from hardpoint.device import HostDevice
 
         return HostDevice() if torch.device(self._device).type == "cpu" else get_backend().device
+
+    def _box_kernels(self) -> BoxKernels | None:
+        """What packs on the trainer's device; None for torch's own operations, which are as good on the host."""
+        import torch
+
+        from hardpoint import get_backend
+
+        return None if torch.device(self._device).type == "cpu" else get_backend().box_kernels
 
     def _renew(self) -> None:
         """Meet under a new name next time: the keys of a group that lost a member are of no use."""

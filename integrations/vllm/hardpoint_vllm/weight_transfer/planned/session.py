@@ -95,7 +95,7 @@ class PlannedUpdates:
                 deadline=deadline,
             )
 
-        plane = DataPlane(opened, backend.device, index)
+        plane = DataPlane(opened, backend.device, index, kernels=backend.box_kernels)
         self._link = ReceiverLink(self._participant, store, info.name, plane, changed=self.gate.poke)
         self._directory.declare(place.rank, declared, self._participant.epoch, place.at)
 
