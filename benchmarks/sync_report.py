@@ -119,7 +119,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}" '
         'font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="20" font-size="12">{title}</text>',
+        f'<text x="12" y="20" font-size="12">{title}</text>',
     ]
     for number, row in enumerate(chosen):
         fraction, y = floors[row.group] / row.value, 34 + number * height
