@@ -59,6 +59,7 @@ def tuned_kernel():
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "triton"))
+    monkeypatch.setenv("TRITON_CACHE_AUTOTUNING", "0")  # vLLM sets it on import; a choice would outlive its test
 
 
 @pytest.fixture

@@ -49,7 +49,8 @@ def test_the_table_lists_them_where_kernels_are_tritons(monkeypatch: pytest.Monk
     platforms = types.ModuleType("vllm.platforms")
     monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     for kind, expected in (("cpu", 0), ("cuda", 1 + len(gdn.LAYERS))):
-        platforms._current_platform = types.SimpleNamespace(device_type=kind)  # type: ignore[attr-defined]
+        in_tree = type("Platform", (), {"device_type": kind, "__module__": "vllm.platforms.made_up"})
+        platforms._current_platform = in_tree()  # type: ignore[attr-defined]
         rows = [row for row in overrides.table() if row.owner.startswith("hardpoint_vllm.triton.")]
         assert len(rows) == expected
         assert not any(row.installed for row in rows)

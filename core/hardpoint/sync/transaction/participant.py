@@ -78,6 +78,7 @@ class Participant:
         self._longest = longest_deadline
         self._on_end = on_end
         self._open: OpenUpdate | None = None
+        self._committed = False  # an update, since this object was made
         self._seen = epoch
         if after is not None:
             if after.phase not in (Phase.SERVING, Phase.FAILED):
@@ -355,8 +356,13 @@ class Participant:
             if decide.session not in self._ended:
                 self._end(decide.session, decide.epoch, f"aborted: {decide.reason}")
             return self._vote(decide.session, Step.DONE, decide.coordinator, True, "", now)
-        self._seen = max(self._seen, decide.epoch)
+        unknown = decide.session not in self._ended
         reason = self._ended.get(decide.session, "never heard of this session; did the rank start again?")
+        if unknown and self._committed:
+            # No commit without this rank's yes. One given before it started again is older than what it has committed
+            # since, so this one is a mistake or a forgery: it neither stops the rank nor makes genuine epochs look old.
+            return self._vote(decide.session, Step.DONE, decide.coordinator, False, reason, now)
+        self._seen = max(self._seen, decide.epoch)
         if self.phase is Phase.SERVING and self.epoch < decide.epoch:
             self._stop(f"epoch {decide.epoch} was committed without this rank: {reason}")
         return self._vote(decide.session, Step.DONE, decide.coordinator, False, self.reason or reason, now)
@@ -385,7 +391,7 @@ class Participant:
         except Exception as error:  # noqa: BLE001 - told in the vote that ends the update
             self._fail(update, f"could not carry out the commit of epoch {epoch}: {_sentence(error)}")
             return
-        self.epoch = epoch
+        self.epoch, self._committed = epoch, True
         self.phase, self.reason = Phase.SERVING, ""
         self._close(update, f"committed epoch {epoch}", committed=True)
 

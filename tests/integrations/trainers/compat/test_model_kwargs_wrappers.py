@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -57,7 +58,8 @@ def value_head(model: Any) -> Any:
 
 
 def sharded(model: Any) -> Any:
-    fully_shard(model)
+    # By itself torch takes the mesh of an accelerator, and the simulator of other tests in this process is one.
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
     return model
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from hardpoint_trainers import checkpoint_tensors, compat
@@ -50,9 +51,11 @@ def test_under_fsdp2_loss_and_gradients_of_experts_are_those_without_it() -> Non
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         plain, sharded = adapted(), adapted()
+        # By itself torch takes the mesh of an accelerator, and the simulator of other tests in this process is one.
+        mesh = init_device_mesh("cpu", (1,))
         for layer in sharded.base_model.model.model.layers:
-            fully_shard(layer)
-        fully_shard(sharded)
+            fully_shard(layer, mesh=mesh)
+        fully_shard(sharded, mesh=mesh)
         ids = torch.tensor([[1, 2, 3, 4]])
         losses = []
         for model in (plain, sharded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -137,5 +138,6 @@ def test_a_registry_that_refuses_does_not_fail_the_update(
         raise ValueError("Duplicated timeseries")
 
     monkeypatch.setattr(watch, "collectors", refuse)
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)  # vLLM cuts its loggers off when it is imported
     assert watch._around(_Engine.collective_rpc)(_Engine("hardpoint"), "finish_weight_update")
     assert "not in Prometheus: Duplicated timeseries" in caplog.text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -115,7 +116,8 @@ def test_stock_with_experts_on_two_ranks_reads_past_its_weights(run: Callable[..
     answer = run(None, "untaught", TP_EP)
     (rank,) = answer["ranks"]
     if rank["error"] is not None:
-        assert "died unexpectedly (exit code: -11)" in answer["log"]
+        # By a signal: SIGSEGV mostly, SIGABRT where the heap's own checks come first.
+        assert re.search(r"died unexpectedly \(exit code: -\d+\)", answer["log"]), answer["log"][-4000:]
     else:
         alone = run("cpu", "untaught", {})
         assert rank["tokens"] != alone["ranks"][0]["tokens"]
