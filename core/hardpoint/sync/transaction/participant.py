@@ -356,9 +356,8 @@ class Participant:
             if decide.session not in self._ended:
                 self._end(decide.session, decide.epoch, f"aborted: {decide.reason}")
             return self._vote(decide.session, Step.DONE, decide.coordinator, True, "", now)
-        unknown = decide.session not in self._ended
         reason = self._ended.get(decide.session, "never heard of this session; did the rank start again?")
-        if unknown and self._committed:
+        if self._committed and self._votes.get((decide.session, Step.VERIFY), (False, ""))[0] is not True:
             # No commit without this rank's yes. One given before it started again is older than what it has committed
             # since, so this one is a mistake or a forgery: it neither stops the rank nor makes genuine epochs look old.
             return self._vote(decide.session, Step.DONE, decide.coordinator, False, reason, now)
