@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -20,6 +20,18 @@ class Weights(Protocol):
     def specs(self) -> tuple[TensorSpec, ...]: ...
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]: ...
+
+
+_logger = logging.getLogger("hardpoint.trainers")
+
+
+def gather_to_the_end(pairs: Iterator[object]) -> None:
+    """Take what is left, for ranks that are inside a collective for it. What fails is logged: the caller raises."""
+    try:
+        for _ in pairs:
+            pass
+    except Exception as error:  # noqa: BLE001 - the error of the update is on its way up, this one comes after it
+        _logger.warning("hardpoint: gathering the rest of an update that had failed, failed too: %s", error)
 
 
 def publish_from(
@@ -44,6 +56,4 @@ def publish_from(
     try:
         return publisher.publish(pairs, epoch, manifest=weights.specs, deadline=deadline)
     finally:
-        with suppress(Exception):  # one that came out of the gathering itself was raised by publish already
-            for _ in pairs:
-                pass
+        gather_to_the_end(pairs)

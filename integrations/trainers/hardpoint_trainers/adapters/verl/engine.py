@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from hardpoint.errors import SyncError
 from hardpoint.sync import Manifest, Receiver, Sender, SyncOutcome, join_store, serve_store
 from hardpoint.sync.rendezvous import LOOPBACK, Meeting
 from hardpoint_trainers.adapters.meeting import OUTSIDE, topology
+from hardpoint_trainers.adapters.publishing import gather_to_the_end
 from hardpoint_trainers.adapters.remembered import Remembered
 
 _ALIGNMENT = 64
@@ -119,9 +119,7 @@ class HardpointCheckpointEngine(CheckpointEngine):  # type: ignore[misc, unused-
         try:
             outcome = await loop.run_in_executor(None, self._send, pairs)
         finally:
-            with suppress(Exception):  # one that came out of the gathering itself is on its way up
-                for _ in pairs:  # the other actors are inside a collective for each of these
-                    pass
+            gather_to_the_end(pairs)
         outcome.raise_if_aborted()
         return {"hardpoint/seconds": outcome.seconds, "hardpoint/bytes": float(outcome.bytes)}
 
