@@ -1,4 +1,4 @@
-"""What holds for every test: how property-based tests are timed, and how a log line is heard whatever else was imported."""
+"""For every test: how property-based tests are timed, and how a log line is heard whatever else was imported."""
 
 from __future__ import annotations
 
