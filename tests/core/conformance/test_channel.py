@@ -46,6 +46,7 @@ def test_half_a_message_is_not_one_yet(ends: tuple[socket.socket, Channel]) -> N
         (SECRET + struct.pack("!I", 2**31), "2147483648 bytes"),
         (SECRET + struct.pack("!I", 3) + b"abc", "cannot be read"),
     ],
+    ids=["a byte", "words", "too large", "no message"],  # the secret differs in each process: names must not
 )
 def test_what_is_no_message_is_told_at_once(ends: tuple[socket.socket, Channel], data: bytes, sentence: str) -> None:
     left, channel = ends
