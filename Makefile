@@ -6,11 +6,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 VLLM   ?= 0.32.0
 BIN    := $(VENV)/bin
+JOBS   ?= 2
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 
 export HARDPOINT_TORCH_PIP_ARGS
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-fast test-conformance self-test-full test-vllm test-wheel demo-vllm-0.31 trainers example-grpo seams vendor-api vendor-api-check constraints soak clean
+.PHONY: help setup demo test lint test-fast test-conformance self-test-full test-vllm test-gpu test-wheel demo-vllm-0.31 trainers example-grpo seams vendor-api vendor-api-check constraints soak clean
 
 help:             ## show this list
 	@grep -hE '^[a-z0-9.-]+: .*##|^[a-z0-9.-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20
@@ -31,7 +32,7 @@ lint: setup       ## ruff, mypy --strict, import-linter
 
 test-fast: setup  ## all tests that start no vLLM engine
 	@$(PYTHON) ci/browser.py > /dev/null || test "$$CI" != true  # reports are looked at in one; installed if that can be done
-	$(PYTEST) -m "not vllm and not gpu"
+	$(PYTEST) -m "not vllm and not gpu" -n $(JOBS) --dist loadfile
 
 test-wheel: setup ## build the wheel, install it into an empty environment, import every package
 	$(BIN)/python ci/wheel_check.py
@@ -48,6 +49,9 @@ self-test-full: setup ## test the laws on the full product of mutants and worlds
 
 test-vllm: setup  ## tests that start stock vLLM engines
 	$(PYTEST) -m "vllm and not gpu"
+
+test-gpu:         ## what needs a GPU, with the Python of a machine that has one (torch, Triton and vLLM for it installed)
+	cd tests && $(PYTHON) -m pytest -q -m gpu gpu
 
 demo-vllm-0.31:   ## the demo on vLLM 0.31, in an environment of its own
 	@$(PYTHON) ci/setup_venv.py --venv .venv-vllm-0.31 --vllm 0.31.0

@@ -114,7 +114,7 @@ def backend() -> Subject:
     cases = [ExtraCase(id_of(f), "The backend misbehaves here.", f, deadline=2.0) for f in FAULTS]
     # After a death the other rank is ended long before its deadline; a rank that hangs is ended by it.
     cases += [ExtraCase(id_of(a_rank_dies), "A rank dies here.", a_rank_dies, ranks=(2,), deadline=120.0)]
-    cases += [ExtraCase(id_of(a_rank_hangs), "A rank hangs here.", a_rank_hangs, ranks=(2,), deadline=3.0)]
+    cases += [ExtraCase(id_of(a_rank_hangs), "A rank hangs here.", a_rank_hangs, ranks=(2,), deadline=10.0)]
     cases += [ExtraCase(id_of(passes), "Nothing is wrong.", passes, ranks=(1, 4))]
     return Subject(get_backend("cpu"), tuple(cases))
 

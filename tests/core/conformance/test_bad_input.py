@@ -38,7 +38,7 @@ REASONS = {
     "closes_descriptors": "stopped answering: the other end closed the channel",
     "writes_into_every_descriptor": "the channel carried something that is no message",
     "a_rank_dies": "rank 1 of 2: the process was killed by SIGKILL; rank 0 of 2: still waiting 3 s after another rank",
-    "a_rank_hangs": "rank 1 of 2: it did not end within its deadline of 3 s",
+    "a_rank_hangs": "rank 1 of 2: it did not end within its deadline of 10 s",
 }
 
 BUILD_REASONS = {
