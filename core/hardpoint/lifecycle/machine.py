@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 
 from hardpoint.device.protocol import Device
 from hardpoint.errors import LifecycleError
+from hardpoint.lifecycle.account import Account
 from hardpoint.lifecycle.host import AloneVoter, Host, IdleHost, Voter
 from hardpoint.lifecycle.protocol import MemoryMap
 from hardpoint.lifecycle.states import Action, Asked, Event, Operation, Phase, Raised, Stage, State, Voted, VoteLost
@@ -94,6 +96,9 @@ class Lifecycle:
         self._digests: dict[str, dict[str, str]] = {}
         self._stuck: threading.Thread | None = None
         self._busy = threading.Lock()
+        self._account = Account()
+        self._spent: dict[str, float] = {}
+        self._failed = ""
 
     def sleep(self, tags: Collection[str] | None = None, *, level: int = 1, op_id: int | None = None) -> Health:
         """Give back the memory under `tags` (None: all). Level 1 keeps the contents, level 2 does not.
@@ -129,6 +134,10 @@ class Lifecycle:
             reason=state.reason,
         )
 
+    def account(self) -> Account:
+        """Seconds, bytes and the failed step of the last operation that came to its end here."""
+        return self._account
+
     def require_serving(self) -> None:
         """LifecycleError, with the reason, unless requests may be served now. Costs no vote."""
         health = self.health()
@@ -149,7 +158,9 @@ class Lifecycle:
             self._op_ids = self._op_ids + 1 if op_id is None else op_id
             chosen, problem = self._choose(kind, tags)
             operation = Operation(kind, self._op_ids, chosen, level, self._parts.volatile)
+            begin, self._spent, self._failed = time.monotonic(), {}, "ask" if problem else ""
             self._run(Asked(operation, problem))
+            self._account = self._settle(operation, time.monotonic() - begin)
         finally:
             self._busy.release()
         if self._state.reason:
@@ -184,17 +195,28 @@ class Lifecycle:
         """Do `actions`; the event that they lead to, None if the operation has come to its end."""
         begin = time.monotonic()
         for action in actions:
-            left = self._parts.deadlines.steps - (time.monotonic() - begin)
-            if action is Action.VOTE:
-                return self._vote(left)
+            entered = time.monotonic()
+            left = self._parts.deadlines.steps - (entered - begin)
             try:
+                if action is Action.VOTE:
+                    return self._vote(left)
                 run_step(action.value, self._step(action, left), left)
             except StepStuck as stuck:
-                self._stuck = stuck.thread
+                self._stuck, self._failed = stuck.thread, action.value
                 return Raised(action, str(stuck), lasting=True)
             except Exception as error:  # noqa: BLE001 - whatever a driver raises, the other ranks have to hear of it
+                self._failed = action.value
                 return Raised(action, f"{type(error).__name__}: {error}")
+            finally:
+                self._spent[action.value] = self._spent.get(action.value, 0.0) + time.monotonic() - entered
         return None
+
+    def _settle(self, operation: Operation, seconds: float) -> Account:
+        touched, moved = self._state.touched, 0
+        if not self._state.reason and operation.kind != "commit":
+            with contextlib.suppress(Exception):  # the operation is done, and a list that cannot be had undoes nothing
+                moved = sum(held.nbytes for held in self._parts.memory.holders() if held.tag in touched)
+        return Account(operation.kind, operation.op_id, seconds, dict(self._spent), moved, self._failed)
 
     def _vote(self, left: float) -> Event:
         state, voter = self._state, self._parts.voter
@@ -205,11 +227,13 @@ class Lifecycle:
                 not state.objection, subject, reason=state.objection, digest=state.agreed, deadline=deadline
             )
         except Exception as error:  # noqa: BLE001 - a lost vote is an event of the table like any other
+            self._failed = self._failed or Action.VOTE.value
             return VoteLost(f"{type(error).__name__}: {error}")
         if verdict.unanimous:
             return Voted(True)
         sentences = [f"rank {rank} objects: {reason}" for rank, reason in sorted(verdict.objections.items())]
         if verdict.missing:
+            self._failed = self._failed or Action.VOTE.value
             names = ", ".join(str(rank) for rank in verdict.missing)
             sentences.append(f"rank {names} did not vote on '{state.stage.value}' within {deadline:.1f} s")
         return Voted(False, verdict.missing, "; ".join(sentences) or "the vote was not unanimous")
