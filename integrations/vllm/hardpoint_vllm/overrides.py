@@ -121,8 +121,9 @@ def _front() -> list[Override]:
 
 _SLEEP = {
     "vllm.v1.executor.abstract:Executor": ("sleep.core", ("sleep", "wake_up", "discard")),
-    "vllm.v1.engine.core:EngineCore": ("sleep.core", ("sleep",)),
+    "vllm.v1.engine.core:EngineCore": ("sleep.core", ("sleep", "wake_up", "add_request")),
     "vllm.v1.engine.async_llm:AsyncLLM": ("sleep.front", ("sleep", "wake_up", "check_health", "add_request")),
+    "vllm.v1.engine.llm_engine:LLMEngine": ("sleep.front", ("sleep", "wake_up", "add_request")),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -37,6 +38,8 @@ def main(answer: str, folder: str, tensor: str, pipeline: str, cycles: str) -> N
     llm.sleep(level=1)
     found["unknown_tag"] = _refusal(llm.wake_up, tags=["nonsense"])
     found["update_while_asleep"] = _refusal(llm.collective_rpc, "reload_weights")
+    os.environ["HARDPOINT_SLEEP_REQUESTS"] = "refuse"
+    found["request_while_asleep"] = _refusal(tokens, llm)
     llm.wake_up(tags=["weights"])
     found["half_awake"] = core.is_sleeping()
     llm.wake_up(tags=["kv_cache"])

@@ -59,6 +59,12 @@ async def run(folder: str) -> dict[str, Any]:
         found["still_asleep"] = await state()
         found["wake"] = await post("/wake_up")
         found["awake"] = [*await state(), await tokens(llm, "c", 12)]
+        # As another server of the same engine would have it sleep: this front end is not told.
+        await llm.engine_core.sleep_async(1, "abort")
+        found["unasked_asleep"] = await state()
+        found["request_unasked"] = await refusal(tokens(llm, "f", 12))
+        await llm.engine_core.wake_up_async()
+        found["unasked_awake"] = [*await state(), await tokens(llm, "g", 12)]
         long = asyncio.ensure_future(tokens(llm, "d", 480))
         await asyncio.sleep(0.2)
         found["drain_missed"] = await post("/sleep?level=1&mode=wait")

@@ -1,1 +1,1 @@
-"""Weight updates in Prometheus, on vLLM's own registry: they are in the ``/metrics`` that is scraped already."""
+"""Weight updates, sleep and wake in Prometheus, on vLLM's own registry: in the ``/metrics`` that is scraped already."""

@@ -13,6 +13,7 @@ import logging
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from hardpoint.lifecycle import Phase
 from hardpoint_vllm.patching import wrap
 from hardpoint_vllm.sleep import NAME, settings
 from hardpoint_vllm.sleep.memory import WEIGHTS
+from hardpoint_vllm.sleep.report import FAILED_BEFORE, LOST, Report, report
 from hardpoint_vllm.sleep.seat import Answer, Call, carry_out
 
 _logger = logging.getLogger("vllm.hardpoint.sleep")
@@ -33,11 +35,16 @@ def install() -> bool:
     from vllm.v1.engine.core import EngineCore
     from vllm.v1.executor.abstract import Executor
 
+    from hardpoint_vllm.sleep import requests
+
     EngineCore.hardpoint_sleep_health = _core_health
+    EngineCore.hardpoint_refusal = requests.refusal
     EngineCore.hardpoint_cancel_sleep = _cancel
     wrap(Executor, "sleep", _sleep)
     wrap(Executor, "wake_up", _wake)
     wrap(Executor, "discard", _discard)
+    wrap(EngineCore, "add_request", requests.around_add)
+    wrap(EngineCore, "wake_up", _engine_wake)
     return wrap(EngineCore, "sleep", _engine_sleep)
 
 
@@ -56,13 +63,16 @@ class Roll:
         self._store: Any = None
         self.failure = ""
         self.answers: list[Answer] = []
+        self.report = Report()
 
     def call(self, name: str, tags: tuple[str, ...] | None = None, level: int = 1) -> None:
         """Have every worker do it. LifecycleError with what each that failed said; `failure` if one is FAILED."""
+        number = next(self._numbers)
         if self.failure and name != "look":
+            self.report = Report(number, name, FAILED_BEFORE)
             raise LifecycleError(f"{name} refused: {self.failure}")
         wait = _ROUNDS * (settings.step_seconds() + 10.0)
-        call = Call(name, next(self._numbers), self._address(), tags, level)
+        call = Call(name, number, self._address(), tags, level)
         workers = _processes(self._executor)
         try:
             self.answers = self._executor.collective_rpc(carry_out, timeout=wait, args=(call,))
@@ -72,7 +82,9 @@ class Roll:
                 f"the workers did not all answer {name} #{call.op_id} ({who}); where they are is not known. Restart "
                 "the engine."
             )
+            self.report = Report(number, name, LOST)
             raise LifecycleError(self.failure) from error
+        self.report = report(number, name, self.answers)
         healths = [answer.health for answer in self.answers if answer.health]
         self._executor.sleeping_tags = {tag for health in healths for tag in (*health["asleep"], *health["undefined"])}
         failed = [health["reason"] for health in healths if health["phase"] == Phase.FAILED.value]
@@ -180,7 +192,7 @@ def _engine_sleep(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             pending = original(core, level, mode)
         except Exception:
-            _resume_if_unchanged(core, paused_before)
+            _after_failure(core, paused_before)
             raise
         if not isinstance(pending, Future):
             return pending
@@ -194,10 +206,26 @@ def _engine_sleep(original: Callable[..., Any]) -> Callable[..., Any]:
 def _after_drain(core: Any, done: Future[Any], paused_before: bool) -> None:
     core.hardpoint_pending_sleep = None
     if not done.cancelled() and done.exception() is not None:
-        _resume_if_unchanged(core, paused_before)
+        _after_failure(core, paused_before)
 
 
-def _resume_if_unchanged(core: Any, paused_before: bool) -> None:
+def _engine_wake(original: Callable[..., Any]) -> Callable[..., Any]:
+    def wake_up(core: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(core, *args, **kwargs)
+        except Exception:
+            if sleeps_with_hardpoint(core.vllm_config):
+                _after_failure(core, paused_before=True)
+            raise
+
+    return wake_up
+
+
+def _after_failure(core: Any, paused_before: bool) -> None:
+    """Requests go on where nothing has changed, and get an error where nothing will ever go on."""
+    from hardpoint_vllm.sleep.requests import end_all
+
+    end_all(core)
     if not paused_before and roll_of(core.model_executor).unchanged():
         core.resume_scheduler()
 
@@ -222,4 +250,6 @@ def _core_health(core: Any) -> dict[str, Any]:
         "sleeping": sorted(core.model_executor.sleeping_tags),
         "draining": getattr(core, "hardpoint_pending_sleep", None) is not None,
         "workers": [answer.health for answer in roll.answers],
+        "undefined": roll.undefined(),
+        "report": asdict(roll.report),
     }

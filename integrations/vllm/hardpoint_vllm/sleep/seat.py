@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from hardpoint.errors import LifecycleError
-from hardpoint.lifecycle import AloneVoter, Deadlines, Health, Lifecycle, LifecycleParts, StoreVoter
+from hardpoint.lifecycle import Account, AloneVoter, Deadlines, Health, Lifecycle, LifecycleParts, StoreVoter
 from hardpoint_vllm.sleep import settings
 from hardpoint_vllm.sleep.host import WorkerHost
 from hardpoint_vllm.sleep.memory import KV_CACHE, TAGS
@@ -34,10 +34,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker says after a call; `sentence` is empty if the call did what was asked."""
+    """What a worker says after a call; `sentence` is empty if the call did what was asked.
+
+    Attributes:
+        sentence: why it was not done.
+        health: fields of `hardpoint.lifecycle.Health`; empty before the first call.
+        account: of this call; None if it did not come to a `Lifecycle`.
+    """
 
     sentence: str
     health: dict[str, Any]
+    account: Account | None = None
 
 
 class Seat:
@@ -67,6 +74,11 @@ class Seat:
     def health(self) -> Health | None:
         """None before the first call: nothing is known to be wrong, and nobody was asked."""
         return self._lifecycle.health() if self._lifecycle else None
+
+    def account(self, op_id: int) -> Account | None:
+        """What operation `op_id` cost here; None if it is not the last one that came to its end."""
+        account = self._lifecycle.account() if self._lifecycle else None
+        return account if account is not None and account.op_id == op_id else None
 
     def _ready(self, call: Call) -> Lifecycle:
         if self._lifecycle is None:
@@ -129,4 +141,4 @@ def carry_out(worker: Any, call: Call) -> Answer:
     except Exception as error:  # noqa: BLE001 - handed to the engine core, which raises it
         sentence = str(error) if isinstance(error, LifecycleError) else f"{type(error).__name__}: {error}"
     health = seat.health()
-    return Answer(sentence, {} if health is None else asdict(health))
+    return Answer(sentence, {} if health is None else asdict(health), seat.account(call.op_id))

@@ -55,6 +55,7 @@ def test_level_2_serves_nothing_until_every_weight_is_written(slept: Any) -> Non
         ("never_slept", "it never slept, so there is nothing to wake"),
         ("unknown_tag", "there is no memory under nonsense; known tags: kv_cache, weights"),
         ("update_while_asleep", "reload_weights is refused: the weights sleep"),
+        ("request_while_asleep", "the engine sleeps and takes no requests: wake it"),
         ("alone", "called on one worker alone"),
     ],
 )

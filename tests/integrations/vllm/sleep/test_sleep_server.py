@@ -41,6 +41,15 @@ def test_a_request_to_a_sleeping_engine_is_refused_at_once_if_asked_for(found: d
     assert seconds < 5.0
 
 
+def test_a_server_that_was_not_asked_itself_tells_the_truth_as_well(found: dict[str, Any]) -> None:
+    assert found["unasked_asleep"] == [200, True]
+    sentence, status, seconds = found["request_unasked"]
+    assert "the engine sleeps and takes no requests: wake it" in sentence
+    assert status == 503
+    assert seconds < 5.0
+    assert found["unasked_awake"] == [200, False, found["before"]]
+
+
 def test_an_unknown_tag_is_answered_with_503_and_its_sentence(found: dict[str, Any]) -> None:
     status, text, _ = found["unknown_tag"]
     assert status == 503
