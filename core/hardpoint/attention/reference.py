@@ -42,16 +42,17 @@ class ReferenceAttentionBuffers:
         query_start_loc: Sequence[int] | torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See `AttentionBuffers.finish`."""
+        if type(num_actual_tokens) is int and query_start_loc is None and output.dim():
+            # The way of every eager layer, before anything else: one slice and one fill, or nothing at all.
+            rows = output.shape[0]
+            if 0 <= num_actual_tokens <= rows:
+                if num_actual_tokens < rows:
+                    output[num_actual_tokens:].zero_()
+                return output
         if output.dim() == 0:
             raise AttentionError("a token buffer has one row per token, got a tensor without dimensions")
         if num_actual_tokens is None:
             return output.zero_()
-        rows = output.shape[0]
-        if query_start_loc is None and type(num_actual_tokens) is int and 0 <= num_actual_tokens <= rows:
-            # The way of every eager layer: one fill, or nothing at all.
-            if num_actual_tokens < rows:
-                output.narrow(0, num_actual_tokens, rows - num_actual_tokens).zero_()
-            return output
         ends: list[int | torch.Tensor] = [num_actual_tokens]
         if query_start_loc is not None:
             if len(query_start_loc) == 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
+from functools import lru_cache
 from typing import Literal, get_args
 
 from hardpoint.dp.plan import DpPlan
@@ -119,7 +120,7 @@ class DpRule:
         Raises:
             DpError: no ranks, a negative count, or a tensor-parallel size below 1.
         """
-        tokens = tuple(int(count) for count in tokens_per_rank)
+        tokens = tuple(map(int, tokens_per_rank))
         if not tokens:
             raise DpError("a plan needs the token count of every data-parallel rank, got none")
         if tp < 1:
@@ -127,16 +128,22 @@ class DpRule:
         for rank, count in enumerate(tokens):
             if count < 0:
                 raise DpError(f"data-parallel rank {rank} brings {count} tokens; a count is 0 or more")
-        multiple = self.multiple(tp)
-        if not any(tokens):
-            padded = (0,) * len(tokens)
-        elif self.uniform(GraphMode(synced_mode), expert_parallel):
-            padded = (_round_up(max(tokens), multiple),) * len(tokens)
-        else:
-            # A rank without tokens still runs, and there is nothing shorter than one token (or one multiple) to run.
-            padded = tuple(_round_up(max(count, 1), multiple) for count in tokens)
-        dummy = tuple(count == 0 and rows > 0 for count, rows in zip(tokens, padded, strict=True))
-        return DpPlan(num_actual_tokens=tokens, num_padded_tokens=padded, dummy_forward=dummy)
+        return _planned(self, tokens, tp, GraphMode(synced_mode), expert_parallel)
+
+
+@lru_cache(maxsize=4096)
+def _planned(rule: DpRule, tokens: tuple[int, ...], tp: int, mode: GraphMode, expert_parallel: bool) -> DpPlan:
+    """`DpRule.plan` of checked arguments. Kept: while ranks decode, step after step brings the same counts."""
+    multiple = rule.multiple(tp)
+    if not any(tokens):
+        padded = (0,) * len(tokens)
+    elif rule.uniform(mode, expert_parallel):
+        padded = (_round_up(max(tokens), multiple),) * len(tokens)
+    else:
+        # A rank without tokens still runs, and there is nothing shorter than one token (or one multiple) to run.
+        padded = tuple(_round_up(max(count, 1), multiple) for count in tokens)
+    dummy = tuple(count == 0 and rows > 0 for count, rows in zip(tokens, padded, strict=True))
+    return DpPlan(num_actual_tokens=tokens, num_padded_tokens=padded, dummy_forward=dummy)
 
 
 def _round_up(count: int, multiple: int) -> int:

@@ -30,8 +30,11 @@ V2_NAME = "sync_cudagraph_and_dp_padding"
 
 def padded_counts(counts: torch.Tensor, chosen: DpRule, tp: int, expert_parallel: bool) -> torch.Tensor:
     """`counts` int32 ``[dp]`` of an eager step, by the rule; the same tensor if the rule leaves them as they are."""
-    plan = chosen.plan(counts.tolist(), tp=tp, synced_mode=GraphMode.NONE, expert_parallel=expert_parallel)
-    return torch.tensor(plan.num_padded_tokens, dtype=counts.dtype, device=counts.device)
+    tokens = counts.tolist()
+    padded = chosen.plan(tokens, tp=tp, synced_mode=GraphMode.NONE, expert_parallel=expert_parallel).num_padded_tokens
+    if padded == tuple(tokens):
+        return counts
+    return torch.tensor(padded, dtype=counts.dtype, device=counts.device)
 
 
 def install() -> None:
