@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hardpoint.errors import SyncError
@@ -98,6 +98,15 @@ def pack(moves: Iterable[Move], bucket_bytes: int) -> tuple[Bucket, ...]:
     for audience, bucket in open_.items():
         bucket.close(audience, done)
     return tuple(done)
+
+
+def as_offered(buckets: Iterable[Bucket]) -> tuple[Bucket, ...]:
+    """`buckets` in the order in which they are full if tensors come in the offer's order, numbered anew.
+
+    So a trainer that makes one tensor at a time sends each as soon as it can, and holds few.
+    """
+    full = sorted(buckets, key=lambda bucket: max(max(piece.move.sources) for piece in bucket.pieces))
+    return tuple(replace(bucket, index=index) for index, bucket in enumerate(full))
 
 
 class _Open:

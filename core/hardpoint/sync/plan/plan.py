@@ -16,12 +16,12 @@ from hardpoint.sync.plan.destination import Destination
 from hardpoint.sync.plan.matching import index_by_name, refusals
 from hardpoint.sync.plan.model import Receiver
 from hardpoint.sync.plan.offer import Offer
-from hardpoint.sync.plan.packing import Bucket, Landing, Move, pack
+from hardpoint.sync.plan.packing import Bucket, Landing, Move, as_offered, pack
 from hardpoint.sync.plan.refusal import PlanRefused
 from hardpoint.sync.plan.strides import Ints, normal
 from hardpoint.sync.plan.weave import weave
 
-VERSION = 2  # of what a plan means; part of its digest
+VERSION = 3  # of what a plan means; part of its digest
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def make_plan(
     found = refusals(offer, index, [(first[n], shard) for n, shard in enumerate(shards)], ignored)
     if found:
         raise PlanRefused(found)
-    buckets = pack(weave(_moves(shards, index)), bucket_bytes)
+    buckets = as_offered(pack(weave(_moves(shards, index)), bucket_bytes))
     return SyncPlan(offer, shards, shard_of, buckets, bucket_bytes, _digest(offer, shards, shard_of, buckets))
 
 

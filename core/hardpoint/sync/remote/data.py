@@ -17,7 +17,7 @@ from hardpoint.device import HostDevice
 from hardpoint.errors import CommunicatorError, SyncError
 from hardpoint.sync.plan import Bucket, Sources, Storages, SyncPlan
 from hardpoint.sync.session import describe
-from hardpoint.sync.stream import Keeper, StreamReceiver, StreamSender, Undo, audiences_of, stamp_of
+from hardpoint.sync.stream import FedSender, Feed, Keeper, StreamReceiver, StreamSender, Undo, audiences_of, stamp_of
 
 if TYPE_CHECKING:
     from hardpoint.device import Device
@@ -51,6 +51,9 @@ class DataPlane:
         device, index: where weights are; the threads run on it.
         kernels: of the backend; None for torch's own operations.
         on_bucket: called as each bucket is queued.
+
+    Attributes:
+        feed: of the next update sent, if its tensors come one at a time.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class DataPlane:
         self.index = index
         self.kernels = kernels
         self.on_bucket = on_bucket
+        self.feed: Feed | None = None
         self._lock = threading.Lock()
         self._name = self._wanted = ""
         self._link: Link | None = None
@@ -100,8 +104,13 @@ class DataPlane:
             raise SyncError("the update ended while its link was opened")
         return opened
 
-    def sender(self, link: Link, of: StreamOf) -> StreamSender:
-        """The sending end for a plan on the open link; what is bound stays bound from one update to the next."""
+    def sender(self, link: Link, of: StreamOf) -> StreamSender | FedSender:
+        """The sending end for a plan on the open link; what is bound stays bound from one update to the next.
+
+        With a `feed`, one for its tensors: nothing can be bound then.
+        """
+        if self.feed is not None:
+            return FedSender(self.feed, link, self.device, index=self.index, kernels=self.kernels, digests=of.digests)
         key = (of.plan.digest, of.digests)
         made = self._ends.get(key)
         if not isinstance(made, StreamSender):

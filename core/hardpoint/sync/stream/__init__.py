@@ -4,6 +4,7 @@ from hardpoint.sync.stream.audiences import audiences_of
 from hardpoint.sync.stream.boxes import BoxKernels, Launch, TorchBoxes, sums_length
 from hardpoint.sync.stream.commit import bind_commit
 from hardpoint.sync.stream.cuts import DIRECT_BYTES, Cut, cuts_of
+from hardpoint.sync.stream.fed import FedSender, Feed, FeedPlan, feed_plan
 from hardpoint.sync.stream.link import CommunicatorLink, Link, open_link
 from hardpoint.sync.stream.receiver import Keeper, StreamReceiver
 from hardpoint.sync.stream.sender import StreamSender
@@ -16,6 +17,9 @@ __all__ = [
     "BoxKernels",
     "CommunicatorLink",
     "Cut",
+    "FedSender",
+    "Feed",
+    "FeedPlan",
     "Keeper",
     "Launch",
     "Link",
@@ -26,6 +30,7 @@ __all__ = [
     "audiences_of",
     "bind_commit",
     "cuts_of",
+    "feed_plan",
     "open_link",
     "stamp_of",
     "sums_length",
