@@ -80,7 +80,7 @@ def train_colocated(store: Any, rank: int, world: int, layout: str) -> dict[str,
         shard(model, layout, world)
         stream = CheckpointStream(model, bucket_bytes=1 << 14)
         publisher = (
-            WeightPublisher(receivers=world, communicator=gloo, deadline=10.0, bucket_bytes=1 << 14)
+            WeightPublisher(receivers=world, communicator=gloo, deadline=10.0, bucket_bytes=1 << 14, path="whole")
             if rank == 0
             else None
         )

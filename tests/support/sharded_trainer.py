@@ -164,7 +164,7 @@ def publish_sharded(store: Any, rank: int, world: int, refused: bool) -> Any:
         model = tiny_trainer_moe()
         shard(model, "fully_shard", trainers)
         stream = CheckpointStream(model, bucket_bytes=1 << 14)
-        publisher = WeightPublisher(communicator=gloo, deadline=20.0, bucket_bytes=1 << 14) if rank == 0 else None
+        publisher = WeightPublisher(communicator=gloo, deadline=20.0, bucket_bytes=1 << 14, path="whole") if rank == 0 else None
         if publisher is not None:
             store.set("port", str(publisher.address[1]))
         said = []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import SyncError
 from hardpoint.moe import CheckpointFormat
+from hardpoint.sync.buckets import ALIGNMENT
 from hardpoint.sync.outcome import Progress, ProgressCallback, SyncOutcome
 from hardpoint.sync.plan import Offer, PlanRefused, SyncPlan, plain_name
 from hardpoint.sync.remote import DataPlane, Directory, Entry, TrainerLink
-from hardpoint.sync.stream import open_link
+from hardpoint.sync.stream import Feed, FeedPlan, feed_plan, open_link
 from hardpoint.sync.transaction import DecisionRecord, Mode, Outcome
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from hardpoint.communicator import CommunicatorFactory
     from hardpoint.device import Device
+    from hardpoint.sync.manifest import TensorSpec
     from hardpoint.sync.plan import Bucket
     from hardpoint.sync.rendezvous import Meeting
     from hardpoint.sync.stream import BoxKernels
@@ -26,12 +30,13 @@ if TYPE_CHECKING:
 # What a wider float holds without loss. Nothing else is converted on the way.
 _WIDER = frozenset({("bfloat16", "float32"), ("float16", "float32"), ("float32", "float64")})
 
+_PARTS = 4  # see `_smaller`
+
 
 @dataclass(frozen=True)
 class Options:
-    """How updates are staged, how large a bucket is, the format of fused experts, where decisions are written."""
+    """How large a bucket is, the format of fused experts, where decisions are written."""
 
-    mode: Mode
     bucket_bytes: int
     experts: CheckpointFormat | None
     record: DecisionRecord | None
@@ -58,10 +63,12 @@ class PlannedSender:
         self._meeting, self._options = meeting, options
         self._ranks = tuple(range(1, receivers + 1))
         self._directory = Directory(meeting.store, name)
-        self._plans: dict[tuple[str, tuple[str, ...]], SyncPlan] = {}
+        self._plans: dict[tuple[str, int, tuple[str, ...]], SyncPlan] = {}
         self._progress: ProgressCallback | None = None
         self._done = (0, 0)
         self._plan: SyncPlan | None = None
+        self._fed: FeedPlan | None = None
+        self._device, self._index = device, index
 
         def opened(link: str, audiences: tuple[tuple[int, ...], ...], deadline: float) -> Any:
             from hardpoint.communicator.store import connection_of_its_own
@@ -69,8 +76,8 @@ class PlannedSender:
             connection = connection_of_its_own(meeting.store)
             return open_link(factory, connection, 0, audiences, name=link, device_index=index, deadline=deadline)
 
-        plane = DataPlane(opened, device, index, kernels=kernels, on_bucket=self._queued)
-        self._link = TrainerLink(meeting.store, name, plane, record=options.record)
+        self._plane = DataPlane(opened, device, index, kernels=kernels, on_bucket=self._queued)
+        self._link = TrainerLink(meeting.store, name, self._plane, record=options.record)
 
     def meet(self, deadline: float) -> int:
         """Wait until all receivers have said what they hold; the highest epoch among them.
@@ -84,55 +91,99 @@ class PlannedSender:
         self,
         named_tensors: Mapping[str, torch.Tensor],
         epoch: int,
+        mode: Mode,
         deadline: float,
         progress: ProgressCallback | None,
     ) -> SyncOutcome:
         """One update; how it ended, refusals of the plan included: then no byte has moved."""
         entries = self._directory.entries(self._ranks, deadline)
         try:
-            tensors = self._widened(named_tensors, entries)
-            plan = self._plan_for(Offer.of(tensors, self._options.experts), entries)
+            tensors = _widened(named_tensors, self._kept_dtypes(entries))
+            plan = self._plan_for(Offer.of(tensors, self._options.experts), entries, self._options.bucket_bytes)
         except SyncError as error:
-            self._link.refuse(self._ranks, epoch, str(error))
-            names = tuple(one.tensor for one in error.refusals) if isinstance(error, PlanRefused) else ()
-            return SyncOutcome(False, epoch, "begin", str(error), tensors=names)
+            return self._refused(epoch, error)
         self._progress, self._plan, self._done = progress, plan, (0, 0)
-        outcome = self._link.update(plan, epoch, tensors, mode=self._options.mode, deadline=deadline)
-        return _told(outcome, plan)
+        return _told(self._link.update(plan, epoch, tensors, mode=mode, deadline=deadline), plan)
+
+    def stream(
+        self,
+        pairs: Iterable[tuple[str, torch.Tensor]],
+        specs: Iterable[TensorSpec],
+        epoch: int,
+        mode: Mode,
+        deadline: float,
+        progress: ProgressCallback | None,
+    ) -> SyncOutcome:
+        """One update of tensors that are made one at a time, in the order of `specs`, in the caller's thread.
+
+        Held are the tensor in hand and a few buckets (`FeedPlan.nbytes`). `deadline` counts the making of all tensors.
+
+        Raises:
+            SyncError: a tensor is missing, extra, out of order or not as announced; the update is off. What making a
+                tensor raises is raised as well.
+        """
+        entries = self._directory.entries(self._ranks, deadline)
+        try:
+            announced, offered = _announced(specs, self._kept_dtypes(entries))
+            plan = self._plan_for(
+                Offer.of(offered, self._options.experts), entries, _smaller(self._options.bucket_bytes)
+            )
+            if self._fed is None or self._fed.plan is not plan:
+                self._fed = feed_plan(plan)
+        except SyncError as error:
+            return self._refused(epoch, error)
+        self._progress, self._plan, self._done = progress, plan, (0, 0)
+        feed = Feed(self._fed, self._device, self._index, announced)
+        ended: Future[Outcome] = Future()
+
+        def run() -> None:
+            try:
+                ended.set_result(self._link.update(plan, epoch, offered, mode=mode, deadline=deadline))
+            except BaseException as error:  # noqa: BLE001 - raised where the update was asked for
+                ended.set_exception(error)
+            finally:
+                feed.close()
+
+        self._plane.feed = feed
+        try:
+            # The update's messages go to and fro in another thread: this one has the tensors, their device and streams.
+            threading.Thread(target=run, name="hardpoint-update", daemon=True).start()
+            try:
+                feed.run(pairs)
+            except BaseException:
+                ended.exception()  # the receivers are told, and answer, before the caller goes on
+                raise
+            return _told(ended.result(), plan)
+        finally:
+            self._plane.feed = None
 
     def close(self) -> None:
         """End the thread; ranks in doubt are answered no more."""
         self._link.close()
 
-    def _plan_for(self, offer: Offer, entries: Mapping[int, Entry]) -> SyncPlan:
-        key = offer.digest, tuple(f"{rank} {entry.declared}" for rank, entry in sorted(entries.items()))
+    def _plan_for(self, offer: Offer, entries: Mapping[int, Entry], bucket_bytes: int) -> SyncPlan:
+        of = tuple(f"{rank} {entry.declared}" for rank, entry in sorted(entries.items()))
+        key = offer.digest, bucket_bytes, of
         known = self._plans.get(key)
         if known is None:
-            known = self._directory.plan(entries.values(), offer, self._options.bucket_bytes)
-            self._directory.propose(known.digest, offer, self._options.bucket_bytes)
+            known = self._directory.plan(entries.values(), offer, bucket_bytes)
+            self._directory.propose(known.digest, offer, bucket_bytes)
             self._plans = {key: known}
         return known
 
-    def _widened(
-        self, named_tensors: Mapping[str, torch.Tensor], entries: Mapping[int, Entry]
-    ) -> dict[str, torch.Tensor]:
-        """Tensors in the dtype that receivers keep, where that is a wider float (GDN's A_log in vLLM)."""
-        from hardpoint.sync.dtypes import dtype_name, torch_dtype
+    def _refused(self, epoch: int, error: SyncError) -> SyncOutcome:
+        self._link.refuse(self._ranks, epoch, str(error))
+        names = tuple(one.tensor for one in error.refusals) if isinstance(error, PlanRefused) else ()
+        return SyncOutcome(False, epoch, "begin", str(error), tensors=names)
 
-        wanted: dict[str, str] = {}
+    def _kept_dtypes(self, entries: Mapping[int, Entry]) -> dict[str, str]:
+        """Dtype that receivers keep each tensor in, by plain name."""
+        kept: dict[str, str] = {}
         for digest in {entry.declared for entry in entries.values()}:
             for of in self._directory.declaration(digest).destinations:
                 for part in of.parts:
-                    wanted.update(dict.fromkeys(part.tensors, of.dtype))
-        found = {}
-        for name, tensor in named_tensors.items():
-            plain = plain_name(name)
-            if plain in found:
-                raise SyncError(f"Tensor {plain} is given twice in one update.")
-            kept = wanted.get(plain)
-            wider = kept is not None and (dtype_name(tensor.dtype), kept) in _WIDER
-            found[plain] = tensor.detach().to(torch_dtype(kept)) if wider and kept is not None else tensor.detach()
-        return found
+                    kept.update(dict.fromkeys(part.tensors, of.dtype))
+        return kept
 
     def _queued(self, bucket: Bucket) -> None:
         if self._progress is None or self._plan is None:
@@ -141,6 +192,48 @@ class PlannedSender:
         self._done = count + 1, nbytes + bucket.nbytes
         total = sum(one.nbytes for one in self._plan.buckets)
         self._progress(Progress(self._done[1], total, self._done[0], len(self._plan.buckets)))
+
+
+def _widened(named_tensors: Mapping[str, torch.Tensor], kept: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """Tensors in the dtype that receivers keep, where that is a wider float (GDN's A_log in vLLM)."""
+    from hardpoint.sync.dtypes import dtype_name, torch_dtype
+
+    found = {}
+    for name, tensor in named_tensors.items():
+        plain = plain_name(name)
+        if plain in found:
+            raise SyncError(f"Tensor {plain} is given twice in one update.")
+        wanted = _wanted(dtype_name(tensor.dtype), kept.get(plain))
+        found[plain] = tensor.detach().to(torch_dtype(wanted))
+    return found
+
+
+def _announced(specs: Iterable[TensorSpec], kept: Mapping[str, str]) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """What `_widened` would give of tensors with `specs`, without data; and the dtypes of those that it would widen."""
+    import torch
+
+    from hardpoint.sync.dtypes import torch_dtype
+
+    announced: dict[str, str] = {}
+    found: dict[str, torch.Tensor] = {}
+    for spec in specs:
+        plain = plain_name(spec.name)
+        if plain in found:
+            raise SyncError(f"Tensor {plain} is announced twice in one update.")
+        wanted = _wanted(spec.dtype, kept.get(plain))
+        if wanted != spec.dtype:
+            announced[plain] = spec.dtype
+        found[plain] = torch.empty(spec.shape, dtype=torch_dtype(wanted), device="meta")
+    return announced, found
+
+
+def _smaller(bucket_bytes: int) -> int:
+    """Of a streamed update: several buckets are open at once, and together they are not to be much more than one."""
+    return max(ALIGNMENT, bucket_bytes // _PARTS // ALIGNMENT * ALIGNMENT)
+
+
+def _wanted(dtype: str, kept: str | None) -> str:
+    return kept if kept is not None and (dtype, kept) in _WIDER else dtype
 
 
 def _told(outcome: Outcome, plan: SyncPlan) -> SyncOutcome:

@@ -12,9 +12,10 @@ from hardpoint.sync import DEFAULT_BUCKET_BYTES, Manifest, Sender, SyncOutcome, 
 from hardpoint.sync.rendezvous import LOOPBACK, Meeting
 from hardpoint.sync.transaction import Mode
 from hardpoint_trainers.planned import Options, PlannedSender
+from hardpoint_trainers.update import Update, update_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import torch
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from hardpoint.sync import ProgressCallback
     from hardpoint.sync.stream import BoxKernels
     from hardpoint.sync.transaction import DecisionRecord
-
-    NamedTensors = Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
+    from hardpoint_trainers.update import NamedTensors
 
 ENGINE_DEFAULTS = "weights"  # name of the communicator on the store; engines assume the same
 
@@ -40,12 +40,15 @@ class WeightPublisher:
         device: where buckets are packed; the device that the backend's communicator works on.
         bucket_bytes: of each of the two buckets.
         communicator: makes the communicator; None for that of the backend that ``HARDPOINT_BACKEND`` selects.
-        path: ``whole``: every receiver gets every tensor, and its own loaders cut it; ``plan``: every receiver says
-            what it holds and gets just that, in one transaction of all (docs/weight-sync.md). Neither stands in for the
-            other.
+        path: ``plan``: every receiver says what it holds and gets just that, in one transaction of all
+            (docs/weight-sync.md); a receiver that cannot say it refuses to join, by name. ``whole``: every receiver
+            gets every tensor, and its own loaders cut it. Neither stands in for the other.
         mode: on path ``plan``, how an update is staged: ``auto``, ``shadow``, ``undo`` or ``off``.
         experts: on path ``plan``, the format of tensors that hold all experts of a layer, if there are such.
         record: on path ``plan``, where decisions are written; a `FileRecord` outlives this process.
+
+    Attributes:
+        mode: of the next update.
 
     Raises:
         SyncError: the address cannot be listened on, or `path` is not one.
@@ -61,7 +64,7 @@ class WeightPublisher:
         device: torch.device | str = "cpu",
         bucket_bytes: int = DEFAULT_BUCKET_BYTES,
         communicator: CommunicatorFactory | None = None,
-        path: str = "whole",
+        path: str = "plan",
         mode: Mode | str = Mode.AUTO,
         experts: CheckpointFormat | None = None,
         record: DecisionRecord | None = None,
@@ -80,7 +83,8 @@ class WeightPublisher:
         self._generation = 0
         self._epoch = 0
         self._path = path
-        self._options = Options(Mode(mode), bucket_bytes, experts, record)
+        self.mode = Mode(mode)
+        self._options = Options(bucket_bytes, experts, record)
         self._planned: PlannedSender | None = None
 
     @property
@@ -151,11 +155,13 @@ class WeightPublisher:
         """Send one update and return when every receiver has verified it.
 
         Args:
-            named_tensors: checkpoint name -> tensor. With `manifest`, an iterable of pairs in its order may make each
-                tensor on demand, and one tensor is held at a time; without it, an iterable is read into memory first.
+            named_tensors: checkpoint name -> tensor, as a mapping or a list of pairs. With `manifest`, an iterable of
+                pairs in its order may make each tensor on demand: one is held at a time, and a few buckets. A callable
+                that returns such an iterable needs none: it is walked twice, once to look. See `update_of`.
             epoch: number of this update; None for one more than the last.
-            manifest: specs of what will come.
-            deadline: seconds for each vote and each bucket; None for that of the publisher.
+            manifest: specs of what will come; an iterable's own ``specs`` if it has them.
+            deadline: seconds for each vote, and for the stream: on path ``plan`` for all of it, the making of tensors
+                included, on path ``whole`` for each bucket. None for that of the publisher.
 
         Raises:
             UpdateAborted: a receiver refused, failed or was lost; its `outcome` says who and why.
@@ -163,27 +169,28 @@ class WeightPublisher:
         """
         self.connect(deadline)
         number = self._epoch + 1 if epoch is None else epoch
-        if self._planned is not None:
-            # A plan says which part of which tensor goes when: they have to be there, whatever their order.
-            named = dict(_unique(named_tensors))
-            limit = self._deadline if deadline is None else deadline
-            outcome = self._planned.send(named, number, limit, progress)
-            outcome.raise_if_aborted()
-            self._epoch = number
-            return outcome
-        assert self._communicator is not None
-        if manifest is None:
-            named_tensors = dict(_unique(named_tensors))
-            update = Manifest.of(number, named_tensors, self._bucket_bytes)
-        else:
-            update = Manifest(number, tuple(manifest), self._bucket_bytes)
-        sender = Sender(self._communicator, device=self._device)
         limit = self._deadline if deadline is None else deadline
-        outcome = sender.send(update, named_tensors, progress, deadline=limit)
-        if not outcome and outcome.missing:
-            self._renew()  # the others may be anywhere in the session: they must join anew
+        update = update_of(named_tensors, manifest)
+        if self._planned is not None:
+            if update.named is not None:
+                outcome = self._planned.send(update.named, number, self.mode, limit, progress)
+            else:
+                outcome = self._planned.stream(update.pairs, update.specs, number, self.mode, limit, progress)
+        else:
+            outcome = self._send_whole(update, number, limit, progress)
         outcome.raise_if_aborted()
         self._epoch = number
+        return outcome
+
+    def _send_whole(
+        self, update: Update, number: int, deadline: float, progress: ProgressCallback | None
+    ) -> SyncOutcome:
+        assert self._communicator is not None
+        sender = Sender(self._communicator, device=self._device)
+        manifest = Manifest(number, update.specs, self._bucket_bytes)
+        outcome = sender.send(manifest, update.pairs, progress, deadline=deadline)
+        if not outcome and outcome.missing:
+            self._renew()  # the others may be anywhere in the session: they must join anew
         return outcome
 
     def close(self) -> None:
@@ -247,16 +254,6 @@ class WeightPublisher:
 
         factory: CommunicatorFactory = get_backend().communicator
         return factory
-
-
-def _unique(named_tensors: NamedTensors) -> Iterable[tuple[str, torch.Tensor]]:
-    pairs = named_tensors.items() if hasattr(named_tensors, "items") else named_tensors
-    seen = set()
-    for name, tensor in pairs:
-        if name in seen:
-            raise SyncError(f"Tensor {name} is given twice in one update.")
-        seen.add(name)
-        yield name, tensor
 
 
 def _index(device: torch.device | str) -> int:

@@ -1,4 +1,4 @@
-"""`WeightPublisher` against plain receivers in other processes, over gloo."""
+"""`WeightPublisher` on path ``whole``, against plain receivers in other processes, over gloo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.sync_processes import gloo, receiving_process
 
 
 def _publisher(**options: object) -> WeightPublisher:
-    return WeightPublisher(communicator=gloo, bucket_bytes=128, **{"deadline": 10.0, **options})  # type: ignore[arg-type]
+    return WeightPublisher(communicator=gloo, bucket_bytes=128, path="whole", **{"deadline": 10.0, **options})  # type: ignore[arg-type]
 
 
 def test_each_publish_commits_and_the_epoch_grows() -> None:

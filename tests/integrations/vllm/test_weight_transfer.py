@@ -71,12 +71,16 @@ def test_captured_addresses_stay(served: Answer) -> None:
         ("missing k_proj", "model.layers.0.self_attn.k_proj.weight"),
         ("missing layer", "model.layers.1."),
         ("unknown name", "model.layers.0.mlp.experts.99.gate_proj.weight"),
+        ("half the experts", "model.layers.0.mlp.experts.4.gate_proj.weight"),
+        ("twice", EXPERT),
         ("half the rows", EXPERT),
+        ("half the columns", EXPERT),
         ("transposed", EXPERT),
         ("wider dtype", EXPERT),
         ("nan", EXPERT),
         ("nothing", "missing"),
         ("raise", "ran out of memory"),
+        ("truncated", "the tensors ended before it"),
     ],
 )
 def test_a_bad_update_is_refused_by_name_and_touches_nothing(served: Answer, fault: str, named: str) -> None:
@@ -90,6 +94,11 @@ def test_a_bad_update_is_refused_by_name_and_touches_nothing(served: Answer, fau
 
 def test_every_fault_was_tried(served: Answer) -> None:
     assert set(served["faults"]) == set(FAULTS)
+
+
+def test_an_epoch_that_the_caller_does_not_expect_is_refused(served: Answer) -> None:
+    assert "it is epoch 3, the caller of update_weights expects 9" in served["wrong epoch"]["error"]
+    assert served["wrong epoch"]["untouched"]
 
 
 def test_a_replayed_epoch_is_refused(served: Answer) -> None:
@@ -143,3 +152,68 @@ def test_without_the_core_resetting_its_caches_old_values_would_answer(served: A
 
 def test_an_engine_without_a_trainer_says_what_to_call(served: Answer) -> None:
     assert "init_weight_transfer_engine" in served["not joined"]["error"]
+
+
+@pytest.fixture(scope="module")
+def modes(served: Answer) -> Answer:
+    if "modes" not in served:
+        pytest.skip("path whole has no modes: it keeps the old weights in its own way")
+    return served["modes"]
+
+
+def test_a_second_trainer_waits_for_the_update_under_way(modes: Answer, stock: Any) -> None:
+    said = modes["two trainers"]
+    assert "The update of epoch 8 by another trainer is under way" in said["error"]
+    assert said["trainer"]["committed"]
+    assert said["tokens"] == stock[2]
+
+
+@pytest.mark.parametrize("mode", ["undo", "off"])
+def test_an_update_in_place_gives_the_same_tokens(modes: Answer, stock: Any, mode: str) -> None:
+    said = modes[mode]["good"]
+    assert said["error"] is None
+    assert said["tokens"] == stock[1 if mode == "undo" else 2]
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("missing expert", EXPERT),
+        ("nan", EXPERT),
+        ("raise", "ran out of memory"),
+        ("truncated", "the tensors ended before it"),
+        ("commit", "no room for the second half"),
+    ],
+)
+def test_after_any_failure_in_undo_the_old_weights_are_there_bit_by_bit(
+    modes: Answer, stock: Any, fault: str, named: str
+) -> None:
+    said = modes["undo"][fault]
+    assert named in said["error"]
+    assert said["untouched"]
+    assert said["tokens"] == stock[1], "what is derived of the weights was not put back"
+
+
+def test_auto_takes_what_fits_and_says_so(modes: Answer, stock: Any) -> None:
+    assert modes["auto"]["error"] is None
+    assert modes["auto"]["chosen"].startswith("mode shadow: a second copy of")
+    said = modes["auto without room"]
+    assert said["error"] is None
+    assert said["tokens"] == stock[2]
+    assert said["chosen"].startswith("mode undo:")
+    assert "no room for a second copy of" in modes["no room"]["error"]
+    assert modes["no room"]["untouched"]
+
+
+def test_off_that_is_refused_before_a_byte_moves_loses_nothing(modes: Answer, stock: Any) -> None:
+    assert EXPERT in modes["off"]["refused"]["error"]
+    assert modes["off"]["refused"]["tokens"] == stock[2]
+
+
+@pytest.mark.parametrize("fault", ["truncated", "commit"])
+def test_off_that_fails_serves_nothing_until_a_full_update(modes: Answer, stock: Any, fault: str) -> None:
+    said = modes["off"][fault]
+    assert "weights were overwritten in mode off" in said["error"]
+    assert "serves nothing until a full update" in said["served"]
+    assert modes["off"][f"after {fault}"]["error"] is None
+    assert modes["off"][f"after {fault}"]["tokens"] == stock[1]

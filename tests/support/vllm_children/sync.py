@@ -17,12 +17,16 @@ FAULTS = (
     "missing k_proj",
     "missing layer",
     "unknown name",
+    "half the experts",
+    "twice",
     "half the rows",
+    "half the columns",
     "transposed",
     "wider dtype",
     "nan",
     "nothing",
     "raise",
+    "truncated",
 )
 
 
@@ -61,15 +65,17 @@ def join(llm: Any, trainer: Trainer) -> None:
     trainer.heard()
 
 
-def update(llm: Any, trainer: Trainer | None, folder: str, epoch: int, do: str = "good") -> dict[str, Any]:
+def update(
+    llm: Any, trainer: Trainer | None, folder: str, number: int, do: str = "good", mode: str = "auto", **info: Any
+) -> dict[str, Any]:
     """One session, as an RL loop has it; what either side said, and how long the engine took."""
     started = time.monotonic()
     if trainer is not None:
-        trainer.tell(do=do, folder=folder, epoch=epoch)
+        trainer.tell(do=do, folder=folder, epoch=number, mode=mode)
     error = None
     try:
         llm.start_weight_update()
-        llm.update_weights({"update_info": {}})
+        llm.update_weights({"update_info": info})
         llm.finish_weight_update()
     except Exception as caught:  # noqa: BLE001 - the test looks at it
         error = f"{type(caught).__name__}: {caught}"
@@ -98,6 +104,7 @@ def main(answer: str, zero: str, one: str, two: str, path: str) -> None:
             said = update(llm, trainers[0], one, 3, fault)
             found["faults"][fault] = said | {"untouched": bits(model) == old}
         found["replay"] = update(llm, trainers[0], one, 2) | {"untouched": bits(model) == old}
+        found["wrong epoch"] = update(llm, trainers[0], one, 3, epoch=9) | {"untouched": bits(model) == old}
         found["after faults"] = tokens(llm)
         found["failed commit"] = _failed_commit(llm, model, trainers[0], one) | {"untouched": bits(model) == old}
         found["after failed commit"] = tokens(llm)
@@ -119,6 +126,10 @@ def main(answer: str, zero: str, one: str, two: str, path: str) -> None:
             "version": llm.get_weight_version(),
         }
         found["stale caches"] = _without_reset(llm, trainers[2], one)
+        if path == "plan":
+            from support.vllm_children.sync_modes import modes
+
+            found["modes"] = modes(llm, trainers[2], one, two)
         found["addresses_stay"] = addresses == {name: param.data_ptr() for name, param in model.named_parameters()}
     finally:
         for trainer in trainers:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from hardpoint.errors import HardpointError
 from hardpoint.sync import Progress, TensorSpec
+from hardpoint.sync.transaction import Mode
 from hardpoint_trainers.publisher import WeightPublisher
 from support.tiny_models import checkpoint
 
@@ -32,11 +34,13 @@ def main(receivers: str, deadline: str, path: str) -> None:
                 _say({"init_info": publisher.init_info()})
                 continue
             tensors = change(checkpoint(Path(order["folder"])), order["do"])
+            publisher.mode = Mode(order.get("mode", "auto"))
+            streams = path == "whole" or order["epoch"] % 2 == 1  # by a plan, in turn: all there, or one at a time
             outcome = publisher.publish(
-                _feed(tensors, order["do"]) if path == "whole" else tensors,
+                _feed(tensors, order["do"]) if streams else tensors,
                 epoch=order["epoch"],
                 manifest=[TensorSpec.of(name, tensor) for name, tensor in tensors.items()],
-                progress=functools.partial(_strike, order["do"]) if path == "plan" else None,
+                progress=None if streams else functools.partial(_strike, order["do"]),
             )
             _say({"committed": outcome.committed})
         except HardpointError as error:
@@ -62,13 +66,21 @@ def change(tensors: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor
         tensors[EXPERT] = gate.float()
     elif how == "nan":
         tensors[EXPERT] = gate.clone().index_fill_(0, torch.tensor([3]), float("nan"))
+    elif how == "half the columns":
+        tensors[EXPERT] = gate[:, : gate.shape[1] // 2].contiguous()
+    elif how == "half the experts":
+        tensors = {name: of for name, of in tensors.items() if not any(f".experts.{n}." in name for n in range(4, 8))}
+    elif how == "twice":
+        tensors["base_model.model." + EXPERT] = gate.clone()
     elif how == "nothing":
         tensors = {}
     return tensors
 
 
 def _strike(how: str, at: Progress) -> None:
-    """By a plan all tensors are there before the first leaves: what goes wrong goes wrong on the wire."""
+    """Tensors that are all there before the first leaves: what goes wrong goes wrong on the wire."""
+    if how == "slow":
+        time.sleep(0.2)
     if at.buckets_done == at.buckets_total // 2:
         if how == "die":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -83,6 +95,8 @@ def _feed(tensors: dict[str, torch.Tensor], how: str) -> Iterator[tuple[str, tor
                 os.kill(os.getpid(), signal.SIGKILL)
             if how == "raise":
                 raise HardpointError("the trainer ran out of memory")
+            if how == "truncated":
+                return
         yield name, tensor
 
 

@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("vllm.hardpoint.weight_transfer")
 
 
+def _local_workers(parallel: Any) -> int:
+    """Workers that share this host's memory, as far as vLLM's settings tell."""
+    nodes = max(1, int(getattr(parallel, "nnodes", 1) or 1))
+    return max(1, int(parallel.world_size) * int(parallel.data_parallel_size_local) // nodes)
+
+
 @dataclass(frozen=True)
 class _Staged:
     manifest: Manifest
@@ -80,6 +86,11 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         from hardpoint.communicator.through_host import through_host
 
         earlier = self._planned
+        if earlier is not None and earlier.under_way is not None:
+            raise SyncError(
+                f"The update of epoch {earlier.under_way} by another trainer is under way on rank {earlier.rank}; let "
+                "it end, or end that trainer, before this one joins."
+            )
         self.shutdown()
         meeting = join_store(init_info.host, init_info.port, deadline=init_info.deadline)
         parallel = self.parallel_config
@@ -88,7 +99,7 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
             self._planned = PlannedUpdates(
                 init_info,
                 meeting.store,
-                Place(init_info.rank_offset + worker, self._where()),
+                Place(init_info.rank_offset + worker, self._where(), _local_workers(parallel)),
                 hardpoint.get_backend(),
                 self.device,
                 self._default_model,

@@ -25,9 +25,10 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
         start_deadline: seconds that `update_weights` waits for the trainer to begin; None for `deadline`.
         nonfinite: ``refuse`` (default) an update that holds NaN or infinity, or ``allow`` it.
         path: ``plan``: each worker gets the slices that it holds; ``whole``: each gets every tensor of the checkpoint
-            and vLLM's loaders place them. What the trainer's publisher says in its `init_info`.
+            and vLLM's loaders place them. What the trainer's publisher says in its `init_info`; a worker that cannot
+            take the path that is named refuses to join, and takes no other.
         transport: ``native``: the backend's communicator; ``host``: through host memory, for an engine on the trainer's
-            own device (path ``whole``).
+            own device.
     """
 
     host: str
@@ -38,7 +39,7 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
     deadline: float = 60.0
     start_deadline: float | None = None
     nonfinite: str = "refuse"
-    path: str = "whole"
+    path: str = "plan"
     transport: str = "native"
 
     def __post_init__(self) -> None:
@@ -61,8 +62,6 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
             raise ValueError(f"init_info path must be one of {', '.join(PATHS)}, found {self.path!r}.")
         if self.transport not in TRANSPORTS:
             raise ValueError(f"init_info transport must be one of {', '.join(TRANSPORTS)}, found {self.transport!r}.")
-        if self.transport == "host" and self.path != "whole":
-            raise ValueError("init_info transport 'host' goes with path 'whole' alone, found path 'plan'.")
         if self.nonfinite not in NONFINITE:
             raise ValueError(f"init_info nonfinite must be one of {', '.join(NONFINITE)}, found {self.nonfinite!r}.")
 

@@ -22,7 +22,7 @@ from support.trainer_models import tiny_trainer_moe
 
 @contextmanager
 def _route(*engines: ReceivingEngine, deadline: float = 10.0) -> Iterator[Route]:
-    publisher = WeightPublisher(receivers=len(engines), communicator=gloo, deadline=deadline)
+    publisher = WeightPublisher(receivers=len(engines), communicator=gloo, deadline=deadline, path="whole")
     route = Route(publisher, [(engine, 1 + n) for n, engine in enumerate(engines)], deadline=deadline)
     try:
         yield route

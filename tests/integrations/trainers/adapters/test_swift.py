@@ -32,7 +32,7 @@ class _Trainer(Publishing):
 def test_a_full_sync_is_one_transaction_per_call() -> None:
     engine, model = ReceivingEngine(), torch.nn.Linear(3, 2)
     trainer = _Trainer(model)
-    publisher = WeightPublisher(communicator=gloo, deadline=10.0)
+    publisher = WeightPublisher(communicator=gloo, deadline=10.0, path="whole")
     trainer.hardpoint_route = Route(publisher, ((engine, 1),), deadline=10.0)
     for value in (1.0, 2.0):
         with torch.no_grad():

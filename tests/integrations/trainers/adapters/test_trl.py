@@ -99,7 +99,7 @@ class TestWithTheRealPackage:
         model, engine, calls = tiny_trainer_moe(), ReceivingEngine(), []
         post = SimpleNamespace(post=lambda path, body: calls.append(path))
         transfer = AsyncWeightTransfer(model, post)  # type: ignore[arg-type]
-        publisher = WeightPublisher(communicator=gloo, deadline=10.0)
+        publisher = WeightPublisher(communicator=gloo, deadline=10.0, path="whole")
         transfer.route = Route(publisher, ((engine, 1),), deadline=10.0, alone=True)
 
         def sync() -> None:

@@ -45,7 +45,7 @@ class Publishing:
         engine = super()._prepare_vllm_engine()  # type: ignore[misc]
         sends = self.accelerator.process_index == 0
         publisher = None
-        communicator, terms = colocated(self.accelerator.device, "whole", None)
+        communicator, terms = colocated(self.accelerator.device, None)
         if sends:
             publisher = WeightPublisher(
                 receivers=self.accelerator.num_processes,

@@ -77,7 +77,7 @@ class PublishedGeneration(vllm_generation.VLLMGeneration):  # type: ignore[misc]
             super()._init_vllm()
         workers = self.accelerator.num_processes  # one in each process, whatever tensor parallelism groups them
         sends = self.accelerator.process_index == 0
-        communicator, terms = colocated(self.accelerator.device, self.options.path, self.options.communicator)
+        communicator, terms = colocated(self.accelerator.device, self.options.communicator)
         publisher = self._publisher(workers, communicator) if sends else None
         self.route = self._route(publisher, LocalEngine(self.llm), alone=False, terms=terms)
 

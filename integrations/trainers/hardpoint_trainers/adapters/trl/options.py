@@ -21,8 +21,8 @@ class Options:
     deadline: seconds for joining, each vote and each bucket.
     bucket_bytes: of the publisher, and the budget for gathering.
     dtype: what is sent; None for the trainer's own. The engine refuses a dtype that its checkpoint does not have.
-    path: of the publisher: ``whole`` streams one tensor at a time, which keeps a sharded trainer's memory bounded;
-        ``plan`` sends each worker its slices alone and needs all tensors at once on the sending rank.
+    path: of the publisher: ``plan`` sends each worker its slices alone; ``whole`` every tensor to every worker. Both
+        stream: a sharded trainer holds one tensor and a few buckets.
     host, port: where the sending rank listens; loopback and a free port unless told otherwise.
     engine: further arguments of ``vllm.LLM`` in colocate mode, for which TRL has no setting.
     communicator: makes the communicator; None for that of the backend that ``HARDPOINT_BACKEND`` selects.
@@ -32,7 +32,7 @@ class Options:
     deadline: float = 120.0
     bucket_bytes: int = DEFAULT_BUCKET_BYTES
     dtype: torch.dtype | None = None
-    path: str = "whole"
+    path: str = "plan"
     host: str = "127.0.0.1"
     port: int = 0
     engine: Mapping[str, Any] = field(default_factory=dict)

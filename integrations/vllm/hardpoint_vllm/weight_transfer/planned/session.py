@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hardpoint.communicator.through_host import through_host
+from hardpoint.device import HostDevice
 from hardpoint.errors import SyncError
 from hardpoint.sync.plan.declaration import Declaration
 from hardpoint.sync.remote import DataPlane, Directory, ReceiverLink
@@ -36,10 +38,17 @@ _logger = logging.getLogger("vllm.hardpoint.weight_transfer")
 
 @dataclass(frozen=True)
 class Place:
-    """Who this worker is to the trainer: rank among all that take weights, and where it stands in its engine."""
+    """Who this worker is to the trainer.
+
+    Attributes:
+        rank: among all that take weights.
+        at: where it stands in its engine.
+        beside: workers that share this host's memory, itself included.
+    """
 
     rank: int
     at: str
+    beside: int = 1
 
 
 class PlannedUpdates:
@@ -71,7 +80,7 @@ class PlannedUpdates:
         self._directory = Directory(store, info.name)
         self._members = tuple(range(1, info.world_size))
         inspect = refuse_nonfinite_staged if info.nonfinite == "refuse" else _anything
-        self.gate = Gate(lambda: _room(backend, device), inspect, info.deadline * 0.75, self._say)
+        self.gate = Gate(lambda: _room(backend, device, place.beside), inspect, info.deadline * 0.75, self._say)
         self._participant: Participant = Participant(
             Unplanned(place.rank, self._members),
             find=self._find,
@@ -80,13 +89,14 @@ class PlannedUpdates:
             after=None if after is None else after.participant,
         )
         index = device.index or 0
+        factory = through_host(backend.device) if info.transport == "host" else backend.communicator
 
         def opened(name: str, audiences: tuple[tuple[int, ...], ...], deadline: float) -> Any:
             from hardpoint.communicator.store import connection_of_its_own
 
             connection = connection_of_its_own(store)
             return open_link(
-                backend.communicator,
+                factory,
                 connection,
                 place.rank,
                 audiences,
@@ -103,6 +113,16 @@ class PlannedUpdates:
     def participant(self) -> Participant:
         """What it knows outlives the trainer."""
         return self._participant
+
+    @property
+    def rank(self) -> int:
+        return self._place.rank
+
+    @property
+    def under_way(self) -> int | None:
+        """Epoch of the update that has begun and not ended; None if there is none."""
+        begin = self._participant.under_way
+        return None if begin is None else begin.epoch
 
     @property
     def epoch(self) -> int:
@@ -122,9 +142,7 @@ class PlannedUpdates:
             CommitFailed: this worker's weights are not whole, or it does not know what was decided.
         """
         who = self._participant
-        ending = self.gate.wait(
-            start_deadline, lambda: None if who.under_way is None else who.under_way.epoch, expected
-        )
+        ending = self.gate.wait(start_deadline, lambda: self.under_way, expected)
         if who.phase is Phase.FAILED:
             raise CommitFailed(f"{who.reason}. A full update ends this.")
         if ending is None:
@@ -146,7 +164,7 @@ class PlannedUpdates:
             return None
         entries = self._directory.entries(self._members, self._info.deadline)
         plan = self._directory.plan(entries.values(), proposal.offer, proposal.bucket_bytes)
-        return ModelWeights(plan, self._place.rank, self._model, self._device, self._load, self.gate.run)
+        return ModelWeights(plan, self._place.rank, self._model, self._device, self._load, self.gate)
 
     def _say(self, sentence: str) -> None:
         _logger.info("hardpoint: rank %d: %s", self._place.rank, sentence)
@@ -161,9 +179,11 @@ def _loader(
     return load
 
 
-def _room(backend: Backend, device: torch.device) -> Room:
-    """Free memory of the device. Nothing can be kept on the host: see `ModelWeights.stage`."""
-    return Room(backend.device.memory(device.index or 0).free, 0)
+def _room(backend: Backend, device: torch.device, beside: int) -> Room:
+    """Free memory of the device, and this worker's share of what is free on the host."""
+    free = backend.device.memory(device.index or 0).free
+    host = HostDevice().memory(0).free // beside
+    return Room(min(free, host) if device.type == "cpu" else free, host)
 
 
 def _anything(staged: object) -> None:

@@ -1,5 +1,7 @@
 """A vLLM model as `Weights`: an update is staged as the loaders had it, and put in through vLLM's layerwise reload.
 
+In mode ``shadow`` it is staged beside the model, else in the model's own memory (`in_place`).
+
 What post-load processing makes of weights (packed experts, absorbed projections, scales, handles of a library) is made
 again of the new ones, into the storage that it has: addresses stay, so captured graphs stay valid. That can fail, so it
 is done before this rank says yes, with the old values in host memory; after the yes there is nothing left that could.
@@ -8,7 +10,7 @@ is done before this rank says yes, with the old values in host memory; after the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,7 +19,12 @@ from hardpoint.sync.dtypes import ITEMSIZE, torch_dtype
 from hardpoint.sync.plan import Bucket, Storages, SyncPlan
 from hardpoint.sync.plan.strides import volume
 from hardpoint.sync.transaction import Mode
+from hardpoint_vllm.weight_transfer.planned.in_place import InPlaceStaging, rooms
 from hardpoint_vllm.weight_transfer.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from hardpoint.sync.transaction.staging import Staging
+    from hardpoint_vllm.weight_transfer.planned.gate import Gate
 
 Run = Callable[[Callable[[], Any]], Any]
 
@@ -27,7 +34,7 @@ class ModelWeights:
 
     Args:
         load: puts staged parameters, by name, into the model.
-        run: has the worker's thread do something.
+        gate: where the worker stands still, and what memory there is.
     """
 
     def __init__(
@@ -37,27 +44,43 @@ class ModelWeights:
         model: torch.nn.Module,
         device: torch.device,
         load: Callable[[Mapping[str, torch.Tensor]], None],
-        run: Run,
+        gate: Gate,
     ) -> None:
         self.plan, self.rank = plan, rank
-        self._model, self._device, self._load, self._run = model, device, load, run
+        self._model, self._device, self._load, self._gate = model, device, load, gate
 
     @property
     def nbytes(self) -> int:
         return sum(volume(of.shape) * ITEMSIZE[of.dtype] for of in self.plan.destinations_for(self.rank))
 
-    def stage(self, mode: Mode) -> ModelStaging:
-        """See `Weights.stage`. There is shadow only: kernels may read another layout than the one that arrives."""
+    def stage(self, mode: Mode) -> Staging:
+        """See `Weights.stage`. Every mode but off keeps old values in host memory; SyncError if they do not fit."""
+        self._room_for_old(mode)
         if mode is not Mode.SHADOW:
-            raise SyncError(
-                f"Mode {mode.value} would write into the live weights, and their layout is the kernels'; in vLLM ask "
-                "for shadow or auto"
-            )
+            self._gate.pause()  # from here on until the end of the update
+            staging: InPlaceStaging = self._gate.run(lambda: self._in_place(mode))
+            return staging
         made = {
             of.parameter: torch.empty(of.shape, dtype=torch_dtype(of.dtype), device=self._device)
             for of in self.plan.destinations_for(self.rank)
         }
-        return ModelStaging(Storages(self.plan, self.rank, made), self._model, self._load, self._run)
+        return ModelStaging(Storages(self.plan, self.rank, made), self._model, self._load, self._gate.run)
+
+    def _in_place(self, mode: Mode) -> InPlaceStaging:
+        target, _ = rooms(self.plan, self.rank, self._model, self._device, self._gate.room().device)
+        return InPlaceStaging(mode, target, self._model, self._load, self._gate.run)
+
+    def _room_for_old(self, mode: Mode) -> None:
+        if mode is Mode.OFF:
+            return
+        needed, free = sum(of.nbytes for of in self._model.parameters()), self._gate.room().host
+        if self._device.type == "cpu" and mode is Mode.SHADOW:
+            needed += self.nbytes  # the second copy is in the same memory
+        if needed > free:
+            raise SyncError(
+                f"Mode {mode.value} keeps the {needed} bytes that serve in host memory while an update is put in, and "
+                f"{free} are free; free host memory, or ask for mode off by name"
+            )
 
 
 class ModelStaging:
