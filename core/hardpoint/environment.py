@@ -84,6 +84,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("HARDPOINT_SLEEP_STEP_SECONDS", "how long a rank's steps of sleep or wake may take between votes", "120"),
     Variable("HARDPOINT_SLEEP_DRAIN_SECONDS", "how long sleep waits for running requests with mode=wait", "300"),
     Variable("HARDPOINT_SLEEP_REQUESTS", "requests to a sleeping engine: wait, or refuse with an error", "wait"),
+    Variable("HARDPOINT_SLEEP_KEEP_COPIES", "saved weights stay in host memory between sleeps: on or off", "off"),
     Variable("HARDPOINT_SIM_DEVICES", "how many devices the simulator has", "2"),
     Variable("HARDPOINT_SIM_MEMORY", "bytes of memory of one simulated device", "1 GiB"),
     Variable("HARDPOINT_SIM_SEED", "order of simulated streams: 0 last first, another number at random from it", "0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ CAPABILITIES = Capabilities(
     communication_dtypes=GLOO_DTYPES,
     reduce_ops=GLOO_REDUCE_OPS,
     ranks_share_device=True,
+    # Pages go back to the system by madvise (core's `HostMemoryMap`), which is Linux's.
+    sleep=sys.platform.startswith("linux"),
     extras={"compares_calls": "ranks compare op, shape, dtype and root of a collective before data moves"},
 )
 

@@ -95,7 +95,10 @@ class HostMemoryMap:
     def save(self, tags: Sequence[str]) -> None:
         for tag, block, storage in self._of(tags):
             self._refuse_unmapped(tag, block, "save")
-            block.copy = SavedCopy(bytes_of(storage), self._directory, f"{tag}/{block.what}")
+            if block.copy is None or block.copy.nbytes != storage.nbytes():
+                block.copy = SavedCopy(bytes_of(storage), self._directory, f"{tag}/{block.what}")
+            else:
+                block.copy.write(bytes_of(storage), f"{tag}/{block.what}")
 
     def unmap(self, tags: Sequence[str]) -> None:
         kept: list[tuple[int, str]] = []

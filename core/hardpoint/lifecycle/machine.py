@@ -43,6 +43,8 @@ class LifecycleParts:
         host: the engine.
         deadlines: see `Deadlines`.
         volatile: tags whose contents nobody needs after a sleep.
+        keep_copies: keep the saved copies after a wake. The next sleep writes into the same host memory, and not at
+            all where the digest says that nothing has changed since; they cost host memory while the rank serves.
     """
 
     memory: MemoryMap
@@ -52,6 +54,7 @@ class LifecycleParts:
     host: Host = field(default_factory=IdleHost)
     deadlines: Deadlines = Deadlines()
     volatile: frozenset[str] = frozenset({"kv_cache"})
+    keep_copies: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Lifecycle:
         self._state = State()
         self._op_ids = 0
         self._digests: dict[str, dict[str, str]] = {}
+        self._kept: dict[str, dict[str, str]] = {}
         self._stuck: threading.Thread | None = None
         self._busy = threading.Lock()
         self._account = Account()
@@ -269,8 +273,15 @@ class Lifecycle:
         tags = sorted(self._state.touched - self._parts.volatile)
         for tag in tags:
             self._digests[tag] = self._parts.memory.digest([tag])
-        if tags:
-            self._parts.memory.save(tags)
+        # Memory of equal contents at the address of what was freed has the digest of old, and no copy.
+        bare = {held.tag for held in self._parts.memory.holders() if not held.saved} if self._kept else set()
+        changed = [tag for tag in tags if self._kept.get(tag) != self._digests[tag] or tag in bare]
+        for tag in changed:
+            self._kept.pop(tag, None)  # a save that fails half-way leaves no copy worth keeping
+        if changed:
+            self._parts.memory.save(changed)
+        if self._parts.keep_copies:
+            self._kept.update({tag: self._digests[tag] for tag in changed})
 
     def _restore(self) -> None:
         kept = [tag for tag in self._touched() if tag in self._digests]
@@ -289,10 +300,11 @@ class Lifecycle:
                 raise LifecycleError(f"{names}: the contents are not those that were put to sleep")
 
     def _discard(self) -> None:
-        kept = [tag for tag in self._digests if tag not in self._state.asleep]
-        if kept:
-            self._parts.memory.discard(kept)
-        for tag in kept:
+        done = [tag for tag in self._digests if tag not in self._state.asleep]
+        dropped = [tag for tag in done if tag not in self._kept]
+        if dropped:
+            self._parts.memory.discard(dropped)
+        for tag in done:
             del self._digests[tag]
 
 

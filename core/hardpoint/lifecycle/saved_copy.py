@@ -14,18 +14,26 @@ class SavedCopy:
 
     def __init__(self, contents: memoryview, directory: Path | None, what: str) -> None:
         """Write `contents`; LifecycleError naming `what` and the directory if it cannot be written whole."""
-        self._size = contents.nbytes
+        self._size, self._place = contents.nbytes, directory or tempfile.gettempdir()
         try:
             self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - lives as long as this object
-            written = 0
+        except OSError as error:
+            raise self._no_room(what, error) from error
+        self.write(contents, what)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of what is kept."""
+        return self._size
+
+    def write(self, contents: memoryview, what: str) -> None:
+        """Put `contents`, of the size of before, in the place of what is kept. LifecycleError as in the beginning."""
+        written = 0
+        try:
             while written < self._size:
                 written += os.pwrite(self._file.fileno(), contents[written:], written)
         except OSError as error:
-            place = directory or tempfile.gettempdir()
-            raise LifecycleError(
-                f"{what}: {self._size} bytes cannot be kept in {place}: {error}; give HostMemoryMap a directory with "
-                "room, nothing was unmapped"
-            ) from error
+            raise self._no_room(what, error) from error
 
     def read_into(self, target: memoryview, what: str) -> None:
         """Copy back. LifecycleError if the sizes differ or the file is short."""
@@ -37,3 +45,9 @@ class SavedCopy:
             if count == 0:
                 raise LifecycleError(f"{what}: its saved copy ends after {done} of {self._size} bytes")
             done += count
+
+    def _no_room(self, what: str, error: OSError) -> LifecycleError:
+        return LifecycleError(
+            f"{what}: {self._size} bytes cannot be kept in {self._place}: {error}; give HostMemoryMap a directory with "
+            "room, nothing was unmapped"
+        )

@@ -68,3 +68,7 @@ def _native_broadcasts(store: Any, rank: int, world: int) -> set[str]:
 def test_claimed_dtypes_are_the_ones_that_gloo_carries() -> None:
     for result in run_ranks(2, _native_broadcasts):
         assert result.unwrap() == GLOO_DTYPES
+
+
+def test_sleep_is_claimed_where_pages_can_be_given_back() -> None:
+    assert hardpoint_cpu.hardpoint_backend({}).capabilities.sleep == sys.platform.startswith("linux")

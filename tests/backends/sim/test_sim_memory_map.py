@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hardpoint.errors import LifecycleError
+from hardpoint.lifecycle import Lifecycle, LifecycleParts
 from hardpoint.lifecycle.protocol import MemoryMap
 from hardpoint_sim.errors import DeviceFault, UnmappedAccess
 from hardpoint_sim.memory_map import SimMemoryMap
@@ -181,3 +182,18 @@ def test_refusals(sim: Simulator, memory: SimMemoryMap) -> None:
         with pytest.raises(LifecycleError, match="is not mapped; map it first"):
             step(["weights"])
     assert x.shape == (1024,)
+
+
+def test_a_wake_that_finds_no_memory_says_so_keeps_the_copy_and_works_when_there_is_some(
+    sim: Simulator, memory: SimMemoryMap
+) -> None:
+    x = pooled(sim, memory)
+    lifecycle = Lifecycle(LifecycleParts(memory=memory, device=sim.device))
+    lifecycle.sleep()
+    hoard = torch.empty(16000, device="sim:0")
+    with pytest.raises(LifecycleError, match=r"rank 0: wake #2 .* is ASLEEP: .*map: OutOfMemory.*mapping tag"):
+        lifecycle.wake()
+    assert [(held.mapped, held.saved) for held in memory.holders()] == [(False, True)]
+    del hoard
+    lifecycle.wake()
+    assert torch.equal(x.cpu(), torch.arange(1024.0))

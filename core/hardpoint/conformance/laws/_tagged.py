@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hardpoint.conformance.context import LawContext
+from hardpoint.device import MemoryInfo
 from hardpoint.lifecycle import Deadlines, IdleHost, Lifecycle, LifecycleParts
 
 _NUMBERS = itertools.count(1)
@@ -90,6 +91,22 @@ def tagged(context: LawContext, tag: str, contents: Mapping[str, torch.Tensor], 
     context.backend.device.synchronize(place)
     kept = {name: host.clone() for name, host in contents.items()}
     return Tagged(context, tag, tensors, kept, {name: tensor.data_ptr() for name, tensor in tensors.items()})
+
+
+def bytes_less(context: LawContext, before: MemoryInfo, after: MemoryInfo) -> int:
+    """Bytes that this process holds less than `before`, or the device has more of; negative if it is the other way.
+
+    On the host they are those of this process alone: what the machine has free is everybody's doing. Unmapped memory
+    of a device may go on to be counted as allocated there by torch, and then shows in what is free.
+    """
+    held = before.allocated - after.allocated
+    return held if context.backend.device.type == "cpu" else max(held, after.free - before.free)
+
+
+def bytes_more(context: LawContext, before: MemoryInfo, after: MemoryInfo) -> int:
+    """Bytes that this process holds more than `before`, or the device has less of; see `bytes_less`."""
+    held = after.allocated - before.allocated
+    return held if context.backend.device.type == "cpu" else max(held, before.free - after.free)
 
 
 def lifecycle(context: LawContext, **parts: Any) -> Lifecycle:

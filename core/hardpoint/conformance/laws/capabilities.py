@@ -13,7 +13,7 @@ from hardpoint.conformance.claims import GRAPH, SLEEP, STREAMS, Claim
 from hardpoint.conformance.context import LawContext
 from hardpoint.conformance.law import Law, law
 from hardpoint.conformance.laws._kernels import add_kernel
-from hardpoint.conformance.laws._tagged import numbers, tagged
+from hardpoint.conformance.laws._tagged import bytes_less, numbers, tagged
 from hardpoint.conformance.laws._work import complete, late_result
 from hardpoint.errors import CommunicatorError, LifecycleError
 
@@ -282,8 +282,7 @@ def sleep_is_there(context: LawContext) -> None:
         before = device.memory(index)
         memory.save([tag])
         memory.unmap([tag])
-        asleep = device.memory(index)
-        gone = max(before.allocated - asleep.allocated, asleep.free - before.free)
+        gone = bytes_less(context, before, device.memory(index))
         context.check(gone >= 0.9 * mine.nbytes, f"{mine.nbytes} bytes of device {index} sleep, {gone} bytes came free")
         memory.map([tag])
         memory.restore([tag])

@@ -715,6 +715,24 @@ waits_its_turn = Mutant(
     _waits_its_turn,
 )
 
+
+def _trusts_kept_copies(self: Lifecycle) -> None:
+    tags = sorted(self._state.touched - self._parts.volatile)
+    for tag in tags:
+        self._digests[tag] = self._kept.setdefault(tag, self._parts.memory.digest([tag]))
+    bare = {held.tag for held in self._parts.memory.holders() if not held.saved}
+    if bare & set(tags):
+        self._parts.memory.save(sorted(bare & set(tags)))
+
+
+kept_copies_are_trusted = Mutant(
+    "lifecycle.kept-copies-are-trusted",
+    "lifecycle.kept-copies-are-not-stale",
+    "lifecycle",
+    "A copy that was kept is not written again: the next wake brings back the weights of an earlier update.",
+    lambda backend: _lifecycle.methods(backend, _save=_trusts_kept_copies),
+)
+
 digest_check_skipped = Mutant(
     "lifecycle.digest-check-skipped",
     "lifecycle.wrong-contents-are-not-served",

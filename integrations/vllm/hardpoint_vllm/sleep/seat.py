@@ -98,6 +98,7 @@ class Seat:
                     host=WorkerHost(self._worker, backend.memory_map),
                     deadlines=Deadlines(steps=wait),
                     volatile=frozenset({KV_CACHE}),
+                    keep_copies=settings.keeps_copies(),
                 )
             )
         return self._lifecycle

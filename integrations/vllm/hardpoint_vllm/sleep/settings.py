@@ -9,6 +9,7 @@ from hardpoint.errors import HardpointError
 STEP_SECONDS = "HARDPOINT_SLEEP_STEP_SECONDS"
 DRAIN_SECONDS = "HARDPOINT_SLEEP_DRAIN_SECONDS"
 REQUESTS = "HARDPOINT_SLEEP_REQUESTS"
+KEEP_COPIES = "HARDPOINT_SLEEP_KEEP_COPIES"
 
 
 def step_seconds() -> float:
@@ -27,6 +28,14 @@ def refuses_requests() -> bool:
     if word not in ("wait", "refuse"):
         raise HardpointError(f"{REQUESTS}={word!r}: expected 'wait' (vLLM's way) or 'refuse'.")
     return word == "refuse"
+
+
+def keeps_copies() -> bool:
+    """Saved weights stay in host memory after a wake (``on``), so that unchanged ones need not be saved again."""
+    word = os.environ.get(KEEP_COPIES, "off").strip().lower() or "off"
+    if word not in ("on", "off"):
+        raise HardpointError(f"{KEEP_COPIES}={word!r}: expected 'on' or 'off'.")
+    return word == "on"
 
 
 def _seconds(name: str, default: float) -> float:
