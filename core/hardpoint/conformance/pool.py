@@ -95,15 +95,11 @@ class Pool:
         self._address = (_HOST, 0)
 
     def __enter__(self) -> Pool:
-        from datetime import timedelta
-
-        import torch.distributed as dist
+        from hardpoint.sync.rendezvous import serve_store
 
         os.environ.setdefault("RES_OPTIONS", _RESOLVER)  # the workers inherit it
         # Hosted here and not by rank 0, so that it outlives every rank.
-        self._store = dist.TCPStore(  # type: ignore[attr-defined]
-            _HOST, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
-        )
+        self._store = serve_store(_HOST)
         self._address = (_HOST, self._store.port)
         return self
 

@@ -14,8 +14,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
-from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import LifecycleError
 from hardpoint.lifecycle import Phase
@@ -24,6 +23,9 @@ from hardpoint_vllm.sleep import NAME, settings
 from hardpoint_vllm.sleep.memory import WEIGHTS
 from hardpoint_vllm.sleep.report import FAILED_BEFORE, LOST, Report, report
 from hardpoint_vllm.sleep.seat import Answer, Call, carry_out
+
+if TYPE_CHECKING:
+    from hardpoint.sync.rendezvous import Meeting
 
 _logger = logging.getLogger("vllm.hardpoint.sleep")
 # Votes between the first step of an operation and its end: prepare, commit, rollback, admit.
@@ -60,7 +62,7 @@ class Roll:
     def __init__(self, executor: Any) -> None:
         self._executor = executor
         self._numbers = itertools.count(1)
-        self._store: Any = None
+        self._served: Meeting | None = None
         self.failure = ""
         self.answers: list[Answer] = []
         self.report = Report()
@@ -111,19 +113,17 @@ class Roll:
 
     def _address(self) -> str:
         """Served here, since this process outlives each worker; on the loopback where no worker is elsewhere."""
-        if self._store is None:
-            import torch.distributed as dist
+        if self._served is None:
+            from hardpoint.sync.rendezvous import LOOPBACK, serve_store
 
-            host = "127.0.0.1"
+            host = LOOPBACK
             parallel = self._executor.parallel_config
             if parallel.nnodes > 1 or parallel.distributed_executor_backend == "ray":
                 from vllm.utils.network_utils import get_ip
 
                 host = get_ip()
-            self._store = dist.TCPStore(  # type: ignore[attr-defined]
-                host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
-            )
-        return f"{self._store.host}:{self._store.port}"
+            self._served = serve_store(host)  # on that address alone; torch by itself listens on every one
+        return f"{self._served.host}:{self._served.port}"
 
 
 def _processes(executor: Any) -> list[tuple[int, Any]]:
