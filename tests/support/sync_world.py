@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -46,9 +47,11 @@ class Fault:
 class Proc:
     """One process and the pipe to it."""
 
+    serve: Callable[[Connection, str, tuple[Any, ...]], None] = staticmethod(serve)
+
     def __init__(self, role: str, *arguments: Any) -> None:
         self._pipe, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=serve, args=(theirs, role, arguments), daemon=True)
+        self._process = _CONTEXT.Process(target=self.serve, args=(theirs, role, arguments), daemon=True)
         self._process.start()
         theirs.close()
         self.gone = False

@@ -29,7 +29,11 @@ from support.gloo import open_gloo
 from support.transaction_cluster import contents, empty, expected, fill, plan_of, tensors
 
 NAME = "world"
+HOST = "127.0.0.1"  # of the trainer
 BUCKET_BYTES = 128
+
+STRIKES: dict[str, Callable[[], None]] = {}
+"""Further kinds of faults, of processes that have them."""
 
 
 class Trigger:
@@ -50,7 +54,9 @@ class Trigger:
         if self._count != self.number:
             return
         self.tell(time.time())
-        if self.kind == "kill":
+        if self.kind in STRIKES:
+            STRIKES[self.kind]()
+        elif self.kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.kind == "hang":
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -152,7 +158,7 @@ class Receiver:
             self.link.close()
             self.participant = PassingParticipant(self.storages, hooks=self.hooks, arity=2, after=self.participant)
             self.participant.trigger = self.trigger
-        store = sync.join_store("127.0.0.1", port, deadline=10.0).store
+        store = sync.join_store(HOST, port, deadline=10.0).store
         PassingLink.trigger = self.trigger
         self.link = PassingLink(self.participant, store, NAME, plane(store, self.rank, self.trigger))
 
@@ -201,7 +207,7 @@ class Trainer:
     def __init__(self, world: str, layout: str) -> None:
         self.plan: SyncPlan = plan_of(world, layout, BUCKET_BYTES)
         self.trigger = Trigger()
-        self.meeting = sync.serve_store(deadline=10.0)
+        self.meeting = sync.serve_store(HOST, deadline=10.0)
         record = PassingRecord()
         record.trigger = self.trigger
         self.link = PassingTrainer(self.meeting.store, NAME, plane(self.meeting.store, 0, self.trigger), record=record)
