@@ -36,7 +36,7 @@ class Mailbox:
         lost: called by the reading thread, once, when the store cannot be reached any more.
 
     Raises:
-        SyncError: the store cannot be reached.
+        SyncError: the store cannot be reached, or has no queues (a FileStore).
     """
 
     def __init__(
@@ -57,7 +57,10 @@ class Mailbox:
             self._asking: Any = PrefixStore(f"hardpoint/{name}", connection_of_its_own(store))
             self._reading: Any = PrefixStore(f"hardpoint/{name}", connection_of_its_own(store))
             self._reading.set_timeout(_FOREVER)
+            self._asking.queue_len(self._box)  # a store without queues says so here, and not to the threads
             self._writing.set(f"at/{address}", self._box)
+        except NotImplementedError as error:
+            raise SyncError(f"The store of {name!r} has no queues, use a TCPStore: {_line(error)}") from error
         except RuntimeError as error:
             raise SyncError(f"The rendezvous of {name!r} cannot be reached: {_line(error)}.") from error
         self._known: dict[int, str] = {}  # of the writing thread

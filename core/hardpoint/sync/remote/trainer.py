@@ -21,7 +21,7 @@ from hardpoint.sync.remote.mailbox import Mailbox
 from hardpoint.sync.transaction.coordinator import Coordinator, Outcome, Stage, answer
 from hardpoint.sync.transaction.messages import Ask, Decide, Message, Outgoing
 from hardpoint.sync.transaction.mode import Mode
-from hardpoint.sync.transaction.record import DecisionRecord, MemoryRecord
+from hardpoint.sync.transaction.record import Decision, DecisionRecord, MemoryRecord
 from hardpoint.sync.transaction.wire import decode, encode
 
 if TYPE_CHECKING:
@@ -159,12 +159,22 @@ class TrainerLink:
             self._post(coordinator.lost(f"the stream broke: {why}", time.monotonic()))
 
     def _call_off(self, coordinator: Coordinator, session: str, epoch: int) -> None:
-        """Something raised in the caller's thread (a progress callback, Ctrl-C): nobody waits for the rest."""
-        if coordinator.stage in (Stage.REST, Stage.DONE):
+        """Something raised in the caller's thread (a progress callback, Ctrl-C): nobody waits for the rest.
+
+        A decision that was written stands, and is told to all; else this one is, and is written for who asks later.
+        """
+        if coordinator.stage is Stage.REST:
             return
-        reason = "the trainer broke off"
+        decision = self._record.read(session)
+        if decision is None:
+            decision = Decision(session, epoch, False, "the trainer broke off")
+            try:
+                self._record.write(decision)
+            except Exception:  # what is not recorded is not committed all the same
+                _logger.exception("hardpoint: the trainer: that epoch %d was called off", epoch)
+        word = encode(Decide(session, self._address, epoch, decision.commit, decision.reason))
         for rank in coordinator.plan.shard_of:
-            self._mail.send(rank, encode(Decide(session, self._address, epoch, False, reason)))
+            self._mail.send(rank, word)
 
     def _take_over(self) -> None:
         self._idle.clear()
@@ -172,6 +182,7 @@ class TrainerLink:
         self._wanted.set()
         self._loop.put(lambda: None)
         if not self._mine.wait(5.0):
+            self._give_back()  # it may only have been slow: it goes on answering then
             raise SyncError("The trainer's sync thread does not answer; make a new publisher.")
 
     def _give_back(self) -> None:
