@@ -127,16 +127,19 @@ class ReceiverLink:
         assert staging is not None
         of = StreamOf(begin.session, begin.epoch, self.participant.plan, begin.deadline, begin.mode is not Mode.OFF)
         self._streaming = begin.session
-        self._stream = Receiving(
-            self._plane,
-            message.lane,
-            of,
-            self.participant.rank,
-            staging,
-            functools.partial(self._later, self._streamed, of),
-            functools.partial(self._later, self._cut, of),
-            functools.partial(self._later, self._refused, of),
-        )
+        try:
+            self._stream = Receiving(
+                self._plane,
+                message.lane,
+                of,
+                self.participant.rank,
+                staging,
+                functools.partial(self._later, self._streamed, of),
+                functools.partial(self._later, self._cut, of),
+                functools.partial(self._later, self._refused, of),
+            )
+        except Exception as error:  # noqa: BLE001 - no memory to keep the old values in: this rank's no, nothing is lost
+            self._refused(of, describe(error))
 
     def _later(self, what: Callable[..., None], *arguments: object) -> None:
         self._loop.put(functools.partial(what, *arguments))
