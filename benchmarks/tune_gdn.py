@@ -42,6 +42,15 @@ DECODE = [
         (128, 32, 32, 4, 3, 80), (128, 32, 32, 4, 4, None), (128, 64, 32, 4, 2, None), (128, 64, 32, 8, 3, None),
         )
 ]  # fmt: skip
+# The windows from registers (WINDOW of the kernel: 1 early, 2 behind the state), for the forms that were quickest.
+DECODE += [
+    Config({"BR": rows, "KI": ki, "SR": part, "WINDOW": window}, warps, stages)
+    for window in (1, 2)
+    for rows, part, ki, warps, stages in (
+        (8, 8, 32, 1, 2), (16, 16, 32, 1, 2), (16, 16, 64, 1, 2), (32, 32, 32, 1, 2), (32, 32, 32, 2, 2),
+        (128, 128, 32, 8, 2), (128, 128, 64, 8, 2), (128, 128, 32, 16, 2), (256, 256, 32, 8, 2), (128, 16, 32, 1, 4),
+    )
+]  # fmt: skip
 PREPARE = [
     Config({"BT": rows}, warps, 2, limit)
     for rows, warps, limit in (

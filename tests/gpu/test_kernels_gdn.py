@@ -49,8 +49,9 @@ def test_prefill_of_real_size(lengths: tuple[int, ...]) -> None:
     chunk.compare("cuda", lengths, heads=Heads(2, 4), spare=5)
 
 
+@pytest.mark.parametrize("window", [0, 1, 2])
 @pytest.mark.parametrize("requests", [1, 256])
-def test_ten_thousand_replays_in_any_order_of_programs(requests: int) -> None:
+def test_ten_thousand_replays_in_any_order_of_programs(requests: int, window: int) -> None:
     """A window that is overwritten while another program still reads it changes outputs, for good: the state keeps it.
 
     Two pools take the same 10,000 steps, one in the natural order of programs, the other in shuffled ones; every output
@@ -59,7 +60,7 @@ def test_ten_thousand_replays_in_any_order_of_programs(requests: int) -> None:
     layer = make_layer(REAL, torch.bfloat16, pool=requests + 1).to("cuda")
     given = {name: tensor.cuda() for name, tensor in tokens(REAL, requests, torch.bfloat16).items()}
     slots = torch.randperm(requests, device="cuda").to(torch.int32) + 1
-    config = Config({"BR": 32, "KI": 32}, 2)  # eight programs read each window of q and k
+    config = Config({"BR": 32, "KI": 32, "WINDOW": window}, 2)  # eight programs read each window of q and k
     states = [(layer.conv_state.clone(), layer.state.clone()) for _ in range(2)]
     outs = [torch.empty(requests, 32, 128, dtype=torch.bfloat16, device="cuda") for _ in range(2)]
     differing = torch.zeros((), dtype=torch.int64, device="cuda")

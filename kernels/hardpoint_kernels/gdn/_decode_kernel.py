@@ -37,6 +37,31 @@ def _write_window(window, prior, channel, x, count, stride_x, stride_conv_tap, s
         tl.store(target + (2 + t) * stride_conv_tap, tl.load(x + t * stride_x + channel))
 
 
+@triton.jit
+def _raw_taps(x, window, channel, tap, stride_x, stride_conv_tap, stride_conv_dim):
+    """As `_taps` of the only token, in the type of the inputs: what is stored again has to be the same bits."""
+    position = tap - 3
+    before = window + tap * stride_conv_tap + channel * stride_conv_dim
+    now = x + position * stride_x + channel
+    return tl.load(tl.where(position < 0, before, now))
+
+
+@triton.jit
+def _count_and_write(arrivals, sums, window, taps, channel, tap, stride_tap, stride_dim, READERS: tl.constexpr):
+    """The last of a window's readers writes it from registers: taps 1 to 3 of this token are the next step's window.
+
+    A reader counts itself only with the window in its registers: what it adds is computed from every value that it
+    read (`sums` of squares are never negative, and NaN compares false), so no fence is needed.
+    """
+    arrived = 0
+    if READERS > 1:
+        arrived = tl.atomic_add(arrivals, tl.where(sums < 0.0, 2, 1), sem="relaxed")
+    if arrived == READERS - 1:
+        tl.store(window + (tap - 1) * stride_tap + channel * stride_dim, taps, mask=tap >= 1)
+        if READERS > 1:
+            tl.store(arrivals, 0)  # as found, for the next launch
+
+
 @triton.jit(do_not_specialize=["pool_size", "num_requests", "num_tokens"])
 def decode_kernel(
     x,
@@ -86,11 +111,18 @@ def decode_kernel(
     SPEC: tl.constexpr,
     ORDER: tl.constexpr,
     STAGES: tl.constexpr,
+    WINDOW: tl.constexpr,
 ):
-    """One program: `BR` rows of one request's state, which are rows (head, v) of ``[HV, V, K]``, of one k head."""
+    """One program: `BR` rows of one request's state, which are rows (head, v) of ``[HV, V, K]``, of one k head.
+
+    `WINDOW` is how a window is written where each request has one token: 0 read once more at the end, 1 from registers
+    as soon as its readers are counted, 2 from registers behind the state. With 1 and 2 all that the token needs is
+    asked for before anything is waited for. With speculative tokens it is 0, whatever is asked.
+    """
     BLOCKS: tl.constexpr = HV * V // BR
     READERS: tl.constexpr = (HV // H) * V // BR
     KC: tl.constexpr = K // KI
+    HELD: tl.constexpr = (WINDOW > 0) and (not SPEC)
     program = tl.program_id(0)
     if ORDER > 1:  # tests: another order of programs, same result; ORDER shares no factor with their number
         program = (program * ORDER) % tl.num_programs(0)
@@ -133,7 +165,8 @@ def decode_kernel(
     PARTS: tl.constexpr = BR // SR
     if PARTS == 1:
         tile = rows[:, None, None] * K + kc[None, :, None] * KI + ki[None, None, :]
-        s = tl.load(state + read * stride_state + tile).to(tl.float32)
+        if not HELD:
+            s = tl.load(state + read * stride_state + tile).to(tl.float32)
 
     # The sums over taps also fix the layout of what comes after: without a reduction Triton computes all channels of q
     # and k again in every thread that needs them.
@@ -156,8 +189,21 @@ def decode_kernel(
     arrived = 0
     for t in range(count):
         token = first + t
-        xqk = _taps(x, prior, qk_channel[:, :, :, None], tap3, t, stride_x, stride_conv_tap, stride_conv_dim)
-        xv = _taps(x, prior, v_channel[None, :], tap0, t, stride_x, stride_conv_tap, stride_conv_dim)
+        if HELD:
+            qk_taps = _raw_taps(x, window, qk_channel[:, :, :, None], tap3, stride_x, stride_conv_tap, stride_conv_dim)
+            v_taps = _raw_taps(x, window, v_channel[None, :], tap0, stride_x, stride_conv_tap, stride_conv_dim)
+            shifted = tl.load(a + token * stride_a + heads).to(tl.float32) + offset
+            raw_beta = tl.load(b + token * stride_b + heads).to(tl.float32)
+            if NORM:
+                gate = tl.load(z + token * stride_z + rows).to(tl.float32)
+                norm = tl.load(norm_weight + rows % V).to(tl.float32)
+            if PARTS == 1:
+                s = tl.load(state + line * stride_state + tile).to(tl.float32)
+            xqk = qk_taps.to(tl.float32)
+            xv = v_taps.to(tl.float32)
+        else:
+            xqk = _taps(x, prior, qk_channel[:, :, :, None], tap3, t, stride_x, stride_conv_tap, stride_conv_dim)
+            xv = _taps(x, prior, v_channel[None, :], tap0, t, stride_x, stride_conv_tap, stride_conv_dim)
         qk = tl.sum(xqk * qk_weight, 3)
         v = tl.sum(xv * v_weight, 0)
         if HAS_BIAS:
@@ -173,7 +219,14 @@ def decode_kernel(
         q *= q_factor
         k *= k_factor
         kq *= q_factor * k_factor
-        if READERS > 1:
+        if HELD:
+            tl.debug_barrier()  # several threads may hold one channel: all have read before one writes
+            v_target = window + (tap0 - 1) * stride_conv_tap + v_channel[None, :] * stride_conv_dim
+            tl.store(v_target, v_taps, mask=tap0 >= 1)
+            if WINDOW == 1:
+                _count_and_write(arrivals + n * H + h, qq + kk, window, qk_taps, qk_channel[:, :, :, None], tap3,
+                                 stride_conv_tap, stride_conv_dim, READERS)  # fmt: skip
+        elif READERS > 1:
             if t == 0:
                 # The last of a window's readers writes it, and a reader counts itself only with the window in its
                 # registers: what is added is computed from every value that was read (sums of squares are never
@@ -181,10 +234,13 @@ def decode_kernel(
                 one = tl.where(qq + kk < 0.0, 2, 1)
                 tl.debug_barrier()
                 arrived = tl.atomic_add(arrivals + n * H + h, one, sem="relaxed")
-        shifted = tl.load(a + token * stride_a + heads).to(tl.float32) + offset
+        if not HELD:
+            shifted = tl.load(a + token * stride_a + heads).to(tl.float32) + offset
         softplus = tl.where(shifted <= 20.0, tl.log(1.0 + tl.exp(shifted)), shifted)
         decay = tl.exp(rate * softplus)
-        beta = tl.sigmoid(tl.load(b + token * stride_b + heads).to(tl.float32))
+        if not HELD:
+            raw_beta = tl.load(b + token * stride_b + heads).to(tl.float32)
+        beta = tl.sigmoid(raw_beta)
         # Both sums over the state before this token: o = S_new q = decay * (S q) + delta * (k q).
         if PARTS == 1:
             seen = tl.sum(tl.sum(s * k[None, :, :], 1), 1)
@@ -217,8 +273,12 @@ def decode_kernel(
             per_head = tl.reshape(o, [BR // V, V])
             mean = tl.sum(per_head * per_head, 1) / V
             per_head = per_head * tl.rsqrt(mean + eps)[:, None]
-            o = tl.reshape(per_head, [BR]) * tl.load(norm_weight + rows % V).to(tl.float32)
-            gate = tl.load(z + token * stride_z + rows).to(tl.float32)
+            o = tl.reshape(per_head, [BR])
+            if not HELD:
+                norm = tl.load(norm_weight + rows % V).to(tl.float32)
+            o = o * norm
+            if not HELD:
+                gate = tl.load(z + token * stride_z + rows).to(tl.float32)
             if GATE_SILU:
                 o = o * _silu(gate)
             else:
@@ -230,10 +290,14 @@ def decode_kernel(
                 tl.store(state + write * stride_state + tile, s.to(state.dtype.element_ty))
         elif PARTS == 1:
             tl.store(state + line * stride_state + tile, s.to(state.dtype.element_ty))
+        if HELD and WINDOW == 2:
+            _count_and_write(arrivals + n * H + h, qq + kk, window, qk_taps, qk_channel[:, :, :, None], tap3,
+                             stride_conv_tap, stride_conv_dim, READERS)  # fmt: skip
 
-    tl.debug_barrier()  # several threads may hold one channel: all have read before one writes
-    _write_window(window, prior, v_channel, x, count, stride_x, stride_conv_tap, stride_conv_dim)
-    if arrived == READERS - 1:
-        _write_window(window, prior, qk_channel, x, count, stride_x, stride_conv_tap, stride_conv_dim)
-        if READERS > 1:
-            tl.store(arrivals + n * H + h, 0)  # as found, for the next launch
+    if not HELD:
+        tl.debug_barrier()  # several threads may hold one channel: all have read before one writes
+        _write_window(window, prior, v_channel, x, count, stride_x, stride_conv_tap, stride_conv_dim)
+        if arrived == READERS - 1:
+            _write_window(window, prior, qk_channel, x, count, stride_x, stride_conv_tap, stride_conv_dim)
+            if READERS > 1:
+                tl.store(arrivals + n * H + h, 0)  # as found, for the next launch

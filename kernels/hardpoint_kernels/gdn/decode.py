@@ -247,7 +247,8 @@ class GdnDecode:
             "stride_weight": weight.stride(0), "stride_weight_tap": weight.stride(1), "H": heads.num_k_heads,
             "HV": heads.num_v_heads, "K": heads.head_k_dim, "V": heads.head_v_dim,
             "HAS_BIAS": self._weights[1] is not None, "NORM": self._norm[0], "GATE_SILU": self._norm[1],
-            "SPEC": speculative, "ORDER": self._order, "SR": block, "STAGES": config.num_stages, **config.constants(),
+            "SPEC": speculative, "ORDER": self._order, "SR": block, "STAGES": config.num_stages, "WINDOW": 0,
+            **config.constants(),
         }  # fmt: skip
         grid = (requests * heads.num_v_heads * heads.head_v_dim // config.blocks["BR"],)
         key = self._keys.setdefault(tuple(constants.values()), len(self._keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import gcd
 
 import torch
@@ -88,6 +89,36 @@ def case_block_sizes(device: str) -> None:
     compare(device, SMALL, layer, tokens(SMALL, 2, dtype), slots, norm=True, config=parts)
 
 
+def case_windows_from_registers(device: str) -> None:
+    """The other two ways to write windows: every cut of the rows, padding, half states, views, speculative tokens."""
+    dtype = half_of(device)
+    for window in (1, 2):
+        for rows, part, ki, warps, norm in (
+            (16, 16, 16, 1, False), (32, 32, 32, 2, True), (64, 64, 16, 4, True), (32, 8, 16, 1, True),
+        ):  # fmt: skip
+            config = Config({"BR": rows, "KI": ki, "SR": part, "WINDOW": window}, warps)
+            layer = make_layer(SMALL, dtype, bias=norm, state_dtype=torch.bfloat16 if rows == 32 else torch.float32)
+            given = tokens(SMALL, 4, dtype)
+            for tensor in given.values():
+                tensor[1:3] = float("nan")
+            compare(
+                device, SMALL, layer, given, torch.tensor([5, -1, 8, 2], dtype=torch.int32), norm=norm, config=config
+            )
+        config = Config({"BR": 16, "KI": 16, "WINDOW": window}, 1)
+        for heads in (Heads(2, 2, 32, 16), Heads(1, 3, 16, 32)):  # one reader of a window, and several
+            layer = make_layer(heads, dtype)
+            layer = replace(layer, conv_state=layer.conv_state.transpose(1, 2).contiguous().transpose(1, 2))
+            slots = torch.tensor([3, 1], dtype=torch.int64)
+            compare(device, heads, layer, tokens(heads, 2, dtype), slots, norm=False, config=config)
+        layer = make_layer(SMALL, dtype, pool=12, rows=3 + 2)
+        slots = torch.tensor([[1, 2, 3], [4, 5, -1], [7, 8, 9]], dtype=torch.int32)
+        batch = {
+            "query_start_loc": torch.tensor([0, 3, 5, 5], dtype=torch.int32),
+            "num_accepted_tokens": torch.tensor([2, 1, 1], dtype=torch.int32),
+        }
+        compare(device, SMALL, layer, tokens(SMALL, 6, dtype), slots, norm=False, config=config, **batch)
+
+
 def case_head_ratios(device: str) -> None:
     """HV / H of 1, 2, 3 and 4, odd head counts, K and V that differ."""
     dtype = half_of(device)
@@ -170,8 +201,13 @@ def case_program_order(device: str) -> None:
     dtype = half_of(device)
     layer = make_layer(SMALL, dtype)
     given, slots = tokens(SMALL, 2, dtype), torch.tensor([1, 2], dtype=torch.int32)
-    config = Config({"BR": 8, "KI": 16}, 1)
-    programs, orders = 2 * 4 * 32 // 8, (7,) if device == "cpu" else (3, 7, 13, 31, 61)
+    for rows, window in ((8, 0), (16, 1), (16, 2)):
+        any_order(device, layer, given, slots, Config({"BR": rows, "KI": 16, "WINDOW": window}, 1))
+
+
+def any_order(device: str, layer: Layer, given: dict[str, torch.Tensor], slots: torch.Tensor, config: Config) -> None:
+    """The same bits in the natural order of programs and in shuffled ones."""
+    programs, orders = 2 * 4 * 32 // config.blocks["BR"], (7,) if device == "cpu" else (3, 7, 13, 31, 61)
     first, plain = run(device, SMALL, layer, given, slots, norm=False, config=config)
     for order in [n for n in orders if gcd(n, programs) == 1]:
         out, there = run(device, SMALL, layer, given, slots, norm=False, config=config, order=order)
