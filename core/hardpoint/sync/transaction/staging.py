@@ -12,7 +12,7 @@ from hardpoint.sync.plan import Bucket, Storages
 from hardpoint.sync.transaction.mode import Mode
 
 if TYPE_CHECKING:
-    from hardpoint.sync.stream import Keeper
+    from hardpoint.sync.stream import BoxKernels, Keeper, Launch
     from hardpoint.sync.stream import Undo as Kept
 
 Keep = Callable[[Storages], "Kept"]
@@ -66,13 +66,18 @@ class Staging(Protocol):
 
 
 class Shadow:
-    """See `Mode.SHADOW`."""
+    """See `Mode.SHADOW`.
+
+    Args:
+        kernels: the commit is one launch of theirs, bound before the vote; None: one copy for each parameter.
+    """
 
     serves = True
     in_place = False
 
-    def __init__(self, live: Storages) -> None:
-        self._live = live
+    def __init__(self, live: Storages, kernels: BoxKernels | None = None) -> None:
+        self._live, self._kernels = live, kernels
+        self._launch: Launch | None = None
         self.target = live.like()
 
     def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
@@ -84,12 +89,19 @@ class Shadow:
         return None
 
     def prepare(self) -> None:
-        """Nothing to do: see `Staging.prepare`."""
+        """See `Staging.prepare`: bind the commit, so that what can fail in that does so before the yes."""
+        self.target.clear_padding()
+        if self._kernels is not None:
+            from hardpoint.sync.stream import bind_commit
+
+            self._launch = bind_commit(self._kernels, self._live, self.target)
 
     def commit(self) -> None:
         """See `Staging.commit`."""
-        self.target.clear_padding()
-        self._live.copy_from(self.target)
+        if self._launch is not None:
+            self._launch()
+        else:
+            self._live.copy_from(self.target)
 
     def abort(self) -> bool:
         """See `Staging.abort`."""
@@ -172,13 +184,11 @@ class Off:
         return not self._touched
 
 
-def staging_for(mode: Mode, live: Storages) -> Staging:
+def staging_for(mode: Mode, live: Storages, kernels: BoxKernels | None = None) -> Staging:
     """The staging of a chosen mode. Raises SyncError for ``auto``, which is a question and not a mode."""
-    kinds: dict[Mode, type[Shadow] | type[Undo] | type[Off]] = {
-        Mode.SHADOW: Shadow,
-        Mode.UNDO: Undo,
-        Mode.OFF: Off,
-    }
+    if mode is Mode.SHADOW:
+        return Shadow(live, kernels)
+    kinds: dict[Mode, type[Undo] | type[Off]] = {Mode.UNDO: Undo, Mode.OFF: Off}
     if mode not in kinds:
         raise SyncError(f"Mode {mode.value} must be chosen before an update is staged.")
     return kinds[mode](live)

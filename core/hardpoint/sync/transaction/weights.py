@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from hardpoint.errors import SyncError
 from hardpoint.sync.plan import Storages, SyncPlan
 from hardpoint.sync.transaction.mode import Mode
 from hardpoint.sync.transaction.staging import Staging, staging_for
+
+if TYPE_CHECKING:
+    from hardpoint.sync.stream import BoxKernels
 
 
 @runtime_checkable
@@ -37,9 +40,10 @@ class Weights(Protocol):
 
 @dataclass(frozen=True)
 class InPlace:
-    """Weights that are storages in the very layout that the plan lands in."""
+    """Weights that are storages in the very layout that the plan lands in. `kernels`: see `Shadow`."""
 
     storages: Storages
+    kernels: BoxKernels | None = None
 
     @property
     def rank(self) -> int:
@@ -55,7 +59,7 @@ class InPlace:
 
     def stage(self, mode: Mode) -> Staging:
         """See `Weights.stage`."""
-        return staging_for(mode, self.storages)
+        return staging_for(mode, self.storages, self.kernels)
 
 
 @dataclass(frozen=True)
