@@ -75,7 +75,7 @@ class DataPlane:
         self._name = self._wanted = ""
         self._link: Link | None = None
         self._audiences: set[Audience] = set()
-        self._ends: dict[tuple[str, bool], StreamSender | StreamReceiver] = {}
+        self._ends: dict[tuple[str, bool, int], StreamSender | StreamReceiver] = {}
         self._kept: tuple[Storages, Undo] | None = None
 
     def name_for(self, plan: SyncPlan) -> str:
@@ -105,13 +105,10 @@ class DataPlane:
         return opened
 
     def sender(self, link: Link, of: StreamOf) -> StreamSender | FedSender:
-        """The sending end for a plan on the open link; what is bound stays bound from one update to the next.
-
-        With a `feed`, one for its tensors: nothing can be bound then.
-        """
+        """The sending end for a plan on `link`, the same for the next update; with a `feed`, one for its tensors."""
         if self.feed is not None:
             return FedSender(self.feed, link, self.device, index=self.index, kernels=self.kernels, digests=of.digests)
-        key = (of.plan.digest, of.digests)
+        key = (of.plan.digest, of.digests, id(link))  # an end holds its link
         made = self._ends.get(key)
         if not isinstance(made, StreamSender):
             made = StreamSender(of.plan, link, self.device, index=self.index, kernels=self.kernels, digests=of.digests)
@@ -120,7 +117,7 @@ class DataPlane:
 
     def receiver(self, link: Link, of: StreamOf, rank: int) -> StreamReceiver:
         """The receiving end, likewise."""
-        key = (of.plan.digest, of.digests)
+        key = (of.plan.digest, of.digests, id(link))
         made = self._ends.get(key)
         if not isinstance(made, StreamReceiver):
             made = StreamReceiver(
@@ -190,6 +187,8 @@ class Sending:
                 sender = plane.sender(link, of)
                 sender.prepare(self._sources)
                 digests = sender.send(of.stamp, deadline=of.deadline, on_bucket=plane.on_bucket)
+                if isinstance(sender, StreamSender):
+                    sender.release()
         except Exception as error:  # noqa: BLE001 - told to the control loop
             plane.drop_only(link)
             self._lost(describe(error))
@@ -215,6 +214,8 @@ class Receiving:
         self._plane, self._name, self._of, self._rank = plane, name, of, rank
         self._staging, self._done, self._lost, self._refused = staging, done, lost, refused
         self._link: Link | None = None
+        self._lock = threading.Lock()
+        self._stopped = self._writes = False
         self._keeper: Keeper | None = staging.stream_into(plane.keeper, self.stop)
         self._thread = threading.Thread(target=self._run, name=f"hardpoint-receive-{rank}", daemon=True)
         self._thread.start()
@@ -225,9 +226,12 @@ class Receiving:
         Raises:
             SyncError: it did not come to an end, so that what it writes to cannot be put right.
         """
-        link = self._link
-        if self._thread.is_alive() and link is not None:
-            self._plane.drop_only(link)
+        with self._lock:
+            self._stopped = True
+            if not self._writes:
+                return  # it is still opening its link, and finds this when that is done
+        if self._thread.is_alive():
+            self._plane.drop_only(self._link)
         self._thread.join(self._of.deadline + 1.0)
         if self._thread.is_alive():
             raise SyncError("the stream of the update could not be stopped")
@@ -239,6 +243,10 @@ class Receiving:
                 self._link = link = plane.link(self._name, of.plan, of.deadline)
                 receiver = plane.receiver(link, of, self._rank)
                 receiver.prepare(self._staging.target)
+                with self._lock:
+                    if self._stopped:
+                        raise SyncError("the update ended before its stream began")
+                    self._writes = True
                 digests = receiver.receive(
                     of.stamp,
                     deadline=of.deadline,
@@ -246,6 +254,7 @@ class Receiving:
                     keeper=self._keeper,
                     on_bucket=plane.on_bucket,
                 )
+                receiver.release()
         except CommunicatorError as error:
             plane.drop_only(self._link)
             self._lost(describe(error))

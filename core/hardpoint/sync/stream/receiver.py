@@ -111,6 +111,11 @@ class StreamReceiver:
         self._device.synchronize(self._index)  # zeros and tables were queued in a stream that updates may not follow
         self._target = target
 
+    def release(self) -> None:
+        """Hold storages and buffer no more: a second copy of the weights is memory that others need until the next."""
+        self._target = self._ring = None
+        self._in = []
+
     def receive(
         self,
         stamp: bytes,

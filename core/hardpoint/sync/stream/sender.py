@@ -110,6 +110,11 @@ class StreamSender:
         self._device.synchronize(self._index)  # zeros and tables were queued in a stream that updates may not follow
         self._sources = sources
 
+    def release(self) -> None:
+        """Hold tensors and buffer no more: they are the trainer's, who may have gathered them for this update alone."""
+        self._sources = self._ring = None
+        self._out = []
+
     def send(self, stamp: bytes, *, deadline: float, on_bucket: OnBucket | None = None) -> tuple[bytes, ...]:
         """Send all buckets and return the digest of each, of what was packed; empty without digests.
 
