@@ -1,4 +1,4 @@
-"""The GDN kernels beside vLLM's and fla's, in one run on one GPU: graph replays over rotating inputs, with byte floors.
+"""The GDN kernels beside vLLM's, fla's and FlashInfer's, in one run on one GPU: graph replays over rotating inputs, with byte floors.
 
     python benchmarks/kernels.py --out FOLDER [--only decode,prepare,chunk,host,errors]
 
@@ -25,6 +25,7 @@ import torch
 from bars import draw
 from gdn_batches import Calls, DecodeBatch, PrefillBatch, Weights
 from gdn_errors import errors
+from gdn_flashinfer import VARIANTS, chunk_flashinfer, decode_flashinfer
 from graph_timer import graph_us, host_us
 from report import Row, save
 
@@ -111,11 +112,16 @@ def decode(report: Report) -> None:
         for requests in (1, 32, 256):
             batch = DecodeBatch.make(heads, requests)
             for norm in (False, True):
+                providers = {
+                    "hardpoint": lambda n=norm, b=batch: b.ours(n), "vllm": lambda n=norm, b=batch: b.vllm(n),
+                }  # fmt: skip
+                if not norm:
+                    providers["flashinfer"] = lambda b=batch: decode_flashinfer(b)
                 report.group(
                     "gdn_decode_norm" if norm else "gdn_decode",
                     {"H": heads.num_k_heads, "HV": heads.num_v_heads, "requests": requests},
                     batch.floor_bytes(norm) / report.bandwidth * 1e6,
-                    {"hardpoint": lambda n=norm, b=batch: b.ours(n), "vllm": lambda n=norm, b=batch: b.vllm(n)},
+                    providers,
                     DECODE_BARS[requests],
                 )
 
@@ -134,6 +140,8 @@ def prefill(report: Report, only: set[str]) -> None:
             if "chunk" in only:
                 floor = max(batch.chunk_bytes() / report.bandwidth, batch.chunk_flops() / 790e12) * 1e6
                 providers = {"hardpoint": batch.chunk_ours, "fla": batch.chunk_fla, "vllm": batch.chunk_vllm}
+                for name, use_cp in VARIANTS.items():
+                    providers[name] = lambda b=batch, cp=use_cp: chunk_flashinfer(b, cp)
                 report.group("gdn_chunk_rule", shape, floor, providers, 0.75, reference="fla")
                 floor += batch.prepare_bytes() / report.bandwidth * 1e6
                 whole = {"hardpoint": batch.layer_ours, "vllm": batch.layer_vllm}

@@ -31,19 +31,15 @@ def test_every_op_has_an_offer_that_can_be_made() -> None:
 
 
 @pytest.mark.usefixtures("hopper")
-def test_flashinfer_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    for installed, words in ((None, "is not installed"), (object(), "only vLLM's own layer calls it")):
-        find = importlib.util.find_spec
-        monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name, i=installed, f=find: i if name == "flashinfer" else f(name)
-        )
-        refusals = [row for row in kernels.offers("gdn_chunk_rule") or [] if isinstance(row, Refusal)]
-        assert [row.provider for row in refusals] == ["flashinfer"] and words in refusals[0].reason
-        monkeypatch.undo()
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+def test_flashinfer_is_refused_where_it_is_not_installed() -> None:
+    if importlib.util.find_spec("flashinfer") is not None:
+        pytest.skip("flashinfer is installed here: see test_flashinfer_gdn.py")
+    for op in ("gdn_chunk_rule", "gdn_decode"):
+        found = kernels.offers(op) or []
+        assert found[1:] == [Refusal(op, "flashinfer", "flashinfer is not installed")]
 
 
 def test_an_old_gpu_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    found = kernels.offers("gdn_decode")
-    assert found == [Refusal("gdn_decode", "hardpoint", "requires compute capability 8.0 or newer, got 7.5")]
+    found = kernels.offers("gdn_decode_norm")
+    assert found == [Refusal("gdn_decode_norm", "hardpoint", "requires compute capability 8.0 or newer, got 7.5")]
