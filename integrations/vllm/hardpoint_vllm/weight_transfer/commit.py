@@ -32,14 +32,14 @@ def commit(
         CommitFailed: the old weights could not be put back, or a worker was lost between the votes.
     """
     started = time.monotonic()
-    reason, snapshot = _attempt(lambda: Snapshot(model))
+    reason, snapshot = attempt(lambda: Snapshot(model))
     agree(Ballot.on(f"begin commit of epoch {epoch}", reason), deadline)  # nothing is touched before this
     assert snapshot is not None
-    reason, _ = _attempt(lambda: _load(model, model_config, tensors))
+    reason, _ = attempt(lambda: _load(model, model_config, tensors))
     try:
         agree(Ballot.on(f"end commit of epoch {epoch}", reason), deadline)
     except SyncError as error:
-        undone, _ = _attempt(snapshot.restore)
+        undone, _ = attempt(snapshot.restore)
         if undone:
             raise CommitFailed(f"Epoch {epoch} was not loaded ({error}), nor could it be undone ({undone}).") from error
         raise SyncError(f"Epoch {epoch} was not loaded, the old weights are back: {error}") from error
@@ -63,7 +63,7 @@ def _no_completeness_check() -> Any:
     return importlib.import_module(name).disable_mtp_completeness_check()
 
 
-def _attempt(act: Callable[[], Any]) -> tuple[str, Any]:
+def attempt(act: Callable[[], Any]) -> tuple[str, Any]:
     """Why `act` failed (empty if it did not), and its result. Whatever it raises, the other workers must hear of it."""
     try:
         return "", act()

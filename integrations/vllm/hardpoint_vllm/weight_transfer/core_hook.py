@@ -88,13 +88,23 @@ def _answer(worker: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, A
     from hardpoint_vllm.weight_transfer.commit import CommitFailed
 
     try:
+        if method == "init_weight_transfer_engine":
+            worker.weight_transfer_engine.drafter = _drafter(worker)
         getattr(worker, method)(*args, **kwargs)
+        if method == "finish_weight_update":
+            worker.weight_transfer_engine.after_session()
     except Exception as error:
         ours = isinstance(error, HardpointError)
         _logger.warning("hardpoint: %s failed: %s", method, error, exc_info=not ours)
         kind = "" if ours else f"{type(error).__name__}: "
         return _Failure(f"{kind}{error}", isinstance(error, CommitFailed))
     return None
+
+
+def _drafter(worker: Any) -> Any:
+    """The model that drafts on this worker, if one does."""
+    found = getattr(worker, "get_draft_model", None)  # not in 0.26
+    return found() if found is not None and hasattr(worker.model_runner, "get_draft_model") else None
 
 
 def _after_commit(core: Any, original: Rpc) -> None:

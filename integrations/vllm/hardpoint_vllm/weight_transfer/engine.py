@@ -23,11 +23,13 @@ from hardpoint.errors import BackendUnavailable, SyncError
 from hardpoint.sync import Manifest, Received, Receiver, join_store
 from hardpoint_vllm.mode import VARIABLE, Mode, mode
 from hardpoint_vllm.weight_transfer.accept import check
+from hardpoint_vllm.weight_transfer.adapter import AdapterInfo, AdapterSlot, keep
 from hardpoint_vllm.weight_transfer.agreement import Ballot, agree
 from hardpoint_vllm.weight_transfer.commit import commit
 from hardpoint_vllm.weight_transfer.finite import refuse_nonfinite
 from hardpoint_vllm.weight_transfer.first_load import FirstLoad, record_of
 from hardpoint_vllm.weight_transfer.info import HardpointInitInfo, HardpointUpdateInfo
+from hardpoint_vllm.weight_transfer.planned.served import DRAFT, Served, ServedModel
 from hardpoint_vllm.weight_transfer.planned.session import Place, PlannedUpdates
 
 if TYPE_CHECKING:
@@ -71,7 +73,10 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         self._communicator: Communicator | None = None
         self._staged: _Staged | None = None
         self._planned: PlannedUpdates | None = None
+        self._slot: AdapterSlot | None = None  # of a trainer that sends an adapter alone
+        self._adapters: dict[int, Any] = {}  # by slot number, as updates brought them
         self._taken = False  # this session's update has been committed, on path plan
+        self.drafter: torch.nn.Module | None = None  # whoever calls `init_transfer_engine` for the worker says it
         self.fresh = False  # weights have changed, and the core has not been told
         self.received_bytes = 0  # payload of the last committed update
 
@@ -92,6 +97,10 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
                 "it end, or end that trainer, before this one joins."
             )
         self.shutdown()
+        slot = None
+        if init_info.adapter is not None:
+            model = self._default_model
+            slot = AdapterSlot(AdapterInfo.of(init_info.adapter), model, self._first(model), self._adapters)
         meeting = join_store(init_info.host, init_info.port, deadline=init_info.deadline)
         parallel = self.parallel_config
         worker = parallel.data_parallel_index * parallel.world_size + parallel.rank
@@ -102,9 +111,7 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
                 Place(init_info.rank_offset + worker, self._where(), _local_workers(parallel)),
                 hardpoint.get_backend(),
                 self.device,
-                self._default_model,
-                self.model_config,
-                self._first(self._default_model),
+                self._served(init_info),
                 earlier,
             )
             self._info = init_info
@@ -120,18 +127,21 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         backend = hardpoint.get_backend()
         make = through_host(backend.device) if init_info.transport == "host" else backend.communicator
         self._communicator = make(rendezvous)
-        self._info = init_info
+        self._info, self._slot = init_info, slot
 
     def start_weight_update(self) -> None:
         """Open a session. The live model is not touched.
 
         Raises:
-            SyncError: the session is for a drafter, and the trainer sends by a plan.
+            SyncError: the session is for a drafter, and the trainer sends by a plan, or an adapter.
         """
         self._staged, self._taken = None, False
+        if self._slot is not None and self.model is not self._default_model:
+            raise SyncError("This trainer sends an adapter of the model alone; a drafter has none.")
         if self._planned is not None and self.model is not self._default_model:
             raise SyncError(
-                "A drafter has updates of its own on path 'whole' only: give the publisher path='whole' for it."
+                "A drafter has no updates of its own on path 'plan': give the publisher drafter=True, and each update "
+                "brings target and drafter in one transaction; or path='whole'."
             )
 
     def receive_weights(self, update_info: HardpointUpdateInfo) -> None:
@@ -172,7 +182,11 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         assert self._info is not None
         staged, self._staged = self._staged, None
         epoch = staged.manifest.epoch
-        seconds = commit(self.model, self.model_config, staged.received.tensors, epoch, self._info.deadline)
+        tensors, deadline = staged.received.tensors, self._info.deadline
+        if self._slot is not None:
+            seconds = self._slot.commit(tensors, epoch, deadline)
+        else:
+            seconds = commit(self.model, self.model_config, tensors, epoch, deadline)
         self._epochs[id(self.model)] = epoch
         if self.model is self._default_model:
             self.epoch = epoch
@@ -180,9 +194,17 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         self.received_bytes = staged.received.outcome.bytes
         _logger.info("hardpoint: %s; loaded in %.3f s", staged.received.outcome, seconds)
 
+    def after_session(self) -> None:
+        """Called when the worker has finished a session: vLLM drops all adapters then, also those that it has just got.
+
+        Raises:
+            CommitFailed: one could not be put back.
+        """
+        keep(self._default_model, self._adapters)
+
     def shutdown(self) -> None:
         """Leave the communicator and drop what is staged; the engine goes on serving."""
-        self._staged = None
+        self._staged = self._slot = None
         planned, self._planned = self._planned, None
         communicator, self._communicator, self._info = self._communicator, None, None
         if communicator is not None:
@@ -203,6 +225,21 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         self._taken = self.fresh = True
         self.received_bytes = self._planned.received_bytes
         _logger.info("hardpoint: epoch %d committed, by plan", self.epoch)
+
+    def _served(self, init_info: HardpointInitInfo) -> Served:
+        """The models that a trainer's updates fill, as it says in `init_info`."""
+        config = self._default_model_config
+        target = ServedModel(self._default_model, config, self._first(self._default_model))
+        if not init_info.drafter:
+            return Served(target)
+        draft_config = getattr(self.vllm_config.speculative_config, "draft_model_config", None)
+        if self.drafter is None or draft_config is None:
+            raise SyncError(
+                "The trainer sends a drafter's weights too (drafter=True), and this engine has no drafter with any. "
+                "Start it with a speculative_config, or have the publisher leave the drafter out."
+            )
+        own = "" if draft_config.model == config.model else DRAFT  # MTP is a part of the target's checkpoint
+        return Served(target, ServedModel(self.drafter, draft_config, self._first(self.drafter), DRAFT, own))
 
     def _where(self) -> str:
         parallel = self.parallel_config
@@ -249,6 +286,9 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
             raise SyncError(
                 f"Update refused: it is epoch {manifest.epoch}, the caller of update_weights expects {expected}."
             )
+        if self._slot is not None:
+            self._slot.check(manifest)
+            return
         first = self._first(self.model)
         experts = self.model_config.get_num_experts() if self.parallel_config.enable_expert_parallel else 0
         check(manifest, first, experts_elsewhere=experts)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from vllm.distributed.weight_transfer.base import WeightTransferInitInfo, WeightTransferUpdateInfo
+
+from hardpoint_vllm.weight_transfer.adapter import AdapterInfo
 
 TRANSPORTS = ("native", "host")
 NONFINITE = ("refuse", "allow")
@@ -27,8 +30,11 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
         path: ``plan``: each worker gets the slices that it holds; ``whole``: each gets every tensor of the checkpoint
             and vLLM's loaders place them. What the trainer's publisher says in its `init_info`; a worker that cannot
             take the path that is named refuses to join, and takes no other.
+        drafter: on path ``plan``, each update brings the drafter's weights too.
         transport: ``native``: the backend's communicator; ``host``: through host memory, for an engine on the trainer's
             own device.
+        adapter: name, number and PEFT configuration of an adapter, if that alone is sent (`AdapterInfo`). Its path is
+            ``whole``: every worker gets all of it, and vLLM cuts it.
     """
 
     host: str
@@ -40,7 +46,9 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
     start_deadline: float | None = None
     nonfinite: str = "refuse"
     path: str = "plan"
+    drafter: bool = False
     transport: str = "native"
+    adapter: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """ValueError for what cannot be meant."""
@@ -60,10 +68,16 @@ class HardpointInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
             check_seconds("init_info start_deadline", self.start_deadline)
         if self.path not in PATHS:
             raise ValueError(f"init_info path must be one of {', '.join(PATHS)}, found {self.path!r}.")
+        if self.drafter and self.path != "plan":
+            raise ValueError("init_info drafter goes with path 'plan'; on path 'whole' a drafter has its own updates.")
         if self.transport not in TRANSPORTS:
             raise ValueError(f"init_info transport must be one of {', '.join(TRANSPORTS)}, found {self.transport!r}.")
         if self.nonfinite not in NONFINITE:
             raise ValueError(f"init_info nonfinite must be one of {', '.join(NONFINITE)}, found {self.nonfinite!r}.")
+        if self.adapter is not None:
+            AdapterInfo.of(self.adapter)
+            if self.path != "whole":
+                raise ValueError(f"An adapter alone is sent on path 'whole', found init_info path {self.path!r}.")
 
 
 @dataclass
