@@ -1,4 +1,7 @@
-"""Find laws in ``laws/<part>.py`` and mutants in ``mutants/<part>.py``; nothing is registered anywhere else."""
+"""Find laws in ``laws/<part>.py`` and mutants in ``mutants/<part>.py``, or in the files of a folder of that name.
+
+Nothing is registered anywhere else; files named ``_*.py`` hold helpers.
+"""
 
 from __future__ import annotations
 
@@ -107,5 +110,10 @@ def _flatten(values: Iterable[object]) -> Iterator[object]:
 def _modules(package: str) -> Iterator[tuple[str, ModuleType]]:
     path = importlib.import_module(package).__path__
     for part in sorted((info.name for info in pkgutil.iter_modules(path)), key=part_rank):
-        if not part.startswith("_"):
-            yield part, importlib.import_module(f"{package}.{part}")
+        if part.startswith("_"):
+            continue
+        module = importlib.import_module(f"{package}.{part}")
+        yield part, module
+        for info in pkgutil.iter_modules(getattr(module, "__path__", ())):  # a part that is a folder
+            if not info.name.startswith("_"):
+                yield part, importlib.import_module(f"{package}.{part}.{info.name}")
