@@ -231,8 +231,8 @@ class PrefillBatch:
 
         return [one(s) for s in self.sets]
 
-    def chunk_ours(self, prepare: Config | None = None, scan: Config | None = None) -> Calls:
-        rule = ChunkRule(self.heads, null_slot=0, prepare=prepare, scan=scan)
+    def chunk_ours(self, prepare: Config | None = None, scan: Config | None = None, split: int | None = None) -> Calls:
+        rule = ChunkRule(self.heads, null_slot=0, prepare=prepare, scan=scan, split=split)
         plan = plan_chunks(self.starts, self.tokens)
         return [
             (

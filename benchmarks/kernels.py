@@ -1,6 +1,6 @@
-"""The GDN kernels beside vLLM's, fla's and FlashInfer's, in one run on one GPU: graph replays over rotating inputs, with byte floors.
+"""The GDN kernels beside vLLM's, fla's and FlashInfer's, in one run on one GPU: graph replays, rotating inputs, floors.
 
-    python benchmarks/kernels.py --out FOLDER [--only decode,prepare,chunk,host,errors]
+    python benchmarks/kernels.py --out FOLDER [--only decode,speculative,prepare,chunk,host,errors]
 
 Writes FOLDER/kernels.json, .png and .svg (rows as every benchmark here, fractions of the floor), and
 FOLDER/providers.json, the table that `hardpoint explain` ranks providers by: copy it to core/hardpoint/providers/data/.
@@ -26,6 +26,7 @@ from bars import draw
 from gdn_batches import Calls, DecodeBatch, PrefillBatch, Weights
 from gdn_errors import errors
 from gdn_flashinfer import VARIANTS, chunk_flashinfer, decode_flashinfer
+from gdn_speculative import SpeculativeBatch
 from graph_timer import graph_us, host_us
 from report import Row, save
 
@@ -126,6 +127,25 @@ def decode(report: Report) -> None:
                 )
 
 
+def speculative(report: Report) -> None:
+    """Four tokens a request, as with three drafted; entries of an op of their own."""
+    for heads in SHARDS:
+        for requests in (1, 32, 64):
+            batch = SpeculativeBatch.make(heads, requests, 4)
+            for norm in (False, True):
+                providers = {
+                    "hardpoint": lambda n=norm, b=batch: b.ours(n), "vllm": lambda n=norm, b=batch: b.vllm(n),
+                }  # fmt: skip
+                if norm:
+                    providers["vllm-cuda"] = batch.vllm_cuda
+                report.group(
+                    "gdn_decode_speculative_norm" if norm else "gdn_decode_speculative",
+                    {"H": heads.num_k_heads, "HV": heads.num_v_heads, "requests": requests},
+                    batch.floor_bytes(norm) / report.bandwidth * 1e6,
+                    providers,
+                )
+
+
 def prefill(report: Report, only: set[str]) -> None:
     for lengths in PROMPTS:
         for heads in SHARDS if lengths == PROMPTS[0] else SHARDS[:1]:
@@ -193,7 +213,7 @@ def main() -> None:
     """Compile, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--only", default="decode,prepare,chunk,host,errors")
+    parser.add_argument("--only", default="decode,speculative,prepare,chunk,host,errors")
     parser.add_argument("--share", type=int, nargs=2, help="compile the n-th of m shares, and nothing else")
     parser.add_argument("--compiled", action="store_true", help="all shares were compiled before")
     options = parser.parse_args()
@@ -217,6 +237,8 @@ def main() -> None:
     report = Report(options.out, copy_bandwidth())
     if "decode" in only:
         decode(report)
+    if "speculative" in only:
+        speculative(report)
     if "host" in only:
         host(report)
     if only & {"prepare", "chunk"}:

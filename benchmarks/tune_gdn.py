@@ -1,6 +1,6 @@
 """Try every configuration of the GDN kernels on this GPU, and write the table that the kernels choose from.
 
-    python benchmarks/tune_gdn.py --out FOLDER [--only decode,prepare,chunk] [--budget SECONDS]
+    python benchmarks/tune_gdn.py --out FOLDER [--only decode,prepare,chunk,split] [--budget SECONDS]
 
 Compiles in parallel first (as many processes as cores, through Triton's disk cache), then times one configuration after
 the other; FOLDER/tune.json is written as it goes, FOLDER/configs.json at the end: copy it to
@@ -68,6 +68,9 @@ CHUNK_SCAN = [
     Config({"BV": rows, "STAGES": stages}, warps)
     for rows, warps, stages in ((64, 4, 1), (64, 4, 2), (64, 4, 3), (128, 8, 3))
 ]  # fmt: skip
+# Into how many segments a sequence is cut; the rest of these configurations is not used.
+CHUNK_SPLIT = [Config({"SPLIT": split}, 4) for split in (1, 3, 4, 8, 16)]
+SPLIT_PROMPTS = ((1024,), (4096,), (8192,), (32768,), (8192,) * 2, (8192,) * 4)
 
 
 @dataclass
@@ -110,6 +113,15 @@ def jobs(only: set[str], *, small: bool) -> Iterator[Job]:
                 for config in CHUNK_SCAN:
                     yield Job("chunk_scan", shape, config, lambda b=batch, c=config: b.chunk_ours(scan=c))
             del batch
+    if "split" in only:
+        for lengths in ((1024,),) if small else SPLIT_PROMPTS:
+            for heads in SHARDS:
+                batch = PrefillBatch.make(heads, lengths)
+                shape = {"heads": heads.num_v_heads, "sequences": len(lengths), "tokens": batch.tokens}
+                for config in CHUNK_SPLIT:
+                    split = config.blocks["SPLIT"]
+                    yield Job("chunk_split", shape, config, lambda b=batch, n=split: b.chunk_ours(split=n))
+                del batch
 
 
 def compile_share(share: int, of: int, only: set[str]) -> None:
@@ -136,7 +148,7 @@ def main() -> None:
     """Compile, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", default="decode,prepare,chunk")
+    parser.add_argument("--only", default="decode,prepare,chunk,split")
     parser.add_argument("--budget", type=float, default=240.0)
     parser.add_argument("--share", type=int, nargs=2, help="compile the n-th of m shares, and nothing else")
     parser.add_argument("--compiled", action="store_true", help="all shares were compiled before")

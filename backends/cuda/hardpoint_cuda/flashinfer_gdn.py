@@ -211,7 +211,7 @@ class FlashInferDecode:
             convolve = causal_conv1d
         self.heads = heads
         self._convolve = convolve
-        self._launch: dict[str, object] = {} if launcher is None else {"launcher": launcher}
+        self._launch: dict[str, Any] = {} if launcher is None else {"launcher": launcher}
         self._weights = (conv_weight, conv_bias, A_log, dt_bias)
         self._null_slot = null_slot
         self._function = getattr(importlib.import_module(DECODE[0]), DECODE[1])

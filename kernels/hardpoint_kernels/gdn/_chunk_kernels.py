@@ -125,6 +125,7 @@ def chunk_scan_kernel(
     attention,
     decay,
     state,
+    begins,
     out,
     slots,
     has_initial_state,
@@ -143,11 +144,19 @@ def chunk_scan_kernel(
     CHUNK: tl.constexpr,
     BV: tl.constexpr,
     STAGES: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):
-    """One program: `BV` rows of one sequence's state for one v head, from its first chunk to its last."""
+    """One program: `BV` rows of one sequence's state for one v head, from its first chunk to its last.
+
+    With `SPLIT` above 1 it is one segment of so many, which begins with a state of `begins` ``[N, SPLIT, HV, V, K]``.
+    """
     block = tl.program_id(0)
     hv = tl.program_id(1)
     sequence = tl.program_id(2)
+    segment = 0
+    if SPLIT > 1:
+        segment = sequence % SPLIT
+        sequence = sequence // SPLIT
     h = hv // (HV // H)
     begin = tl.load(starts + sequence).to(tl.int64)
     length = tl.load(starts + sequence + 1).to(tl.int64) - begin
@@ -163,6 +172,8 @@ def chunk_scan_kernel(
         fresh = tl.load(has_initial_state + sequence) == 0
     out += begin * stride_out + hv * V
     if (line < 0) | (line == null_slot) | (line >= pool_size):
+        if segment > 0:
+            return
         zero = tl.zeros([CHUNK, BV], tl.float32).to(out.dtype.element_ty)
         for at in range(0, length, CHUNK):
             rows = at + i
@@ -172,16 +183,30 @@ def chunk_scan_kernel(
     q += (begin * H + h) * K
     k += (begin * H + h) * K
     place = state + line * stride_state + hv * V * K + value[:, None] * K + column[None, :]
-    S = tl.zeros([BV, K], tl.float32)
-    if not fresh:
-        S += tl.load(place).to(tl.float32)
-    chunk = tl.load(first_chunk + sequence).to(tl.int64) * HV + hv
     count = tl.cdiv(length, CHUNK).to(tl.int32)
+    chunk = tl.load(first_chunk + sequence).to(tl.int64) * HV + hv
+    first = 0
+    leaves_state = True
+    S = tl.zeros([BV, K], tl.float32)
+    if SPLIT > 1:
+        per = tl.cdiv(count, SPLIT)
+        first = segment * per
+        if first >= count:
+            return
+        leaves_state = first + per >= count
+        count = tl.minimum(per, count - first)
+        chunk += first * HV
+        # Not from the pool, where the last segment writes meanwhile.
+        own = (sequence.to(tl.int64) * SPLIT + segment) * HV + hv
+        S += tl.load(begins + own * V * K + value[:, None] * K + column[None, :])
+    else:
+        if not fresh:
+            S += tl.load(place).to(tl.float32)
     # Everything is transposed, [value, token]: S, v_new and the output are left operands and accumulators, which tensor
     # cores take from registers; w, q, k and the attention matrix are right operands, straight from shared memory.
     for c in tl.range(0, count, num_stages=STAGES):
         at = (chunk + c * HV) * CHUNK
-        rows = c * CHUNK + i
+        rows = (first + c) * CHUNK + i
         inside = (rows < length)[:, None]
         wt = tl.load(w + (at + i[:, None]) * K + column[None, :])
         ut = tl.load(u + (chunk + c * HV) * V * CHUNK + value[:, None] * CHUNK + i[None, :])
@@ -199,4 +224,5 @@ def chunk_scan_kernel(
         tl.store(
             out + rows[None, :] * stride_out + value[:, None], o.to(out.dtype.element_ty), mask=rows[None, :] < length
         )
-    tl.store(place, S.to(state.dtype.element_ty))
+    if leaves_state:
+        tl.store(place, S.to(state.dtype.element_ty))

@@ -1,6 +1,6 @@
 """Block sizes and warps of each kernel, by device and shape: measured and shipped as data, with a plain default.
 
-``configs.json`` is written by ``benchmarks/kernels.py --tune``; nothing is tuned while serving.
+``configs.json`` is written by ``benchmarks/tune_gdn.py``; nothing is tuned while serving.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ def measured(kernel: str, device: torch.device, **shape: int) -> Config | None:
     """The measured configuration for the nearest measured shape, None where this device was never measured.
 
     `shape` names what rows of the table are told apart by. A row fits if it agrees in everything but the last name; of
-    those that fit, the one with the largest last value not above the asked one is taken, or else the smallest.
+    those that fit, the one with the largest last value not above the asked one is taken, or else the smallest. A row
+    without a time (``"us": null``) was never measured, and is not taken.
     """
     rows = _table().get(_device_name(device), {}).get(kernel, [])
     *exact, last = shape
+    rows = [row for row in rows if row.get("us") is not None]
     fitting = [row for row in rows if all(row["shape"].get(name) == shape[name] for name in exact)]
     if not fitting:
         return None

@@ -1,8 +1,8 @@
 """FlashInfer's GDN kernels behind our contracts, with a strict stand-in in its place.
 
 The stand-in has the signatures of FlashInfer 0.6.18, executes the reference in torch, and refuses what the real
-functions refuse (their own assertions) or cannot stand: tensors with gaps, a decay that is a logarithm, two requests with
-one state. It writes no row past the last token; for an index of -1 it does what each of the two real kernels says it does.
+functions refuse (their own assertions) or cannot stand: tensors with gaps, a decay that is a logarithm, two requests
+with one state. It writes no row past the last token; for an index of -1 it does what each of the two real kernels says.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hardpoint_kernels.gdn import reference
+from hardpoint_kernels.gdn import configs, reference
 from hardpoint_kernels.gdn.chunk import ChunkRule
 from hardpoint_kernels.gdn.configs import Config
 from hardpoint_kernels.gdn.heads import Heads
@@ -34,7 +34,7 @@ def make(
 def compare(
     device: str, lengths: tuple[int, ...], *, spare: int = 0, heads: Heads = SMALL, slots: list[int] | None = None,
     given: tuple[torch.Tensor, ...] | None = None, state_dtype: torch.dtype = torch.float32,
-    scan: Config | None = None, prepare: Config | None = None,
+    scan: Config | None = None, prepare: Config | None = None, split: int | None = None,
 ) -> None:  # fmt: skip
     """Outputs and states agree with the reference; padding is zero; other slots are untouched."""
     dtype, count = half_of(device), len(lengths)
@@ -51,7 +51,7 @@ def compare(
     expected, there = before.clone(), before.to(device, copy=True)
     wanted = reference.chunk_rule(*given, expected, chosen, initial, starts, scale=heads.scale, dtype=torch.float64)
     out = poisoned(*given[2].shape, dtype=dtype, device=device)
-    rule = ChunkRule(heads, prepare=prepare, scan=scan)
+    rule = ChunkRule(heads, prepare=prepare, scan=scan, split=split)
     plan = plan_chunks(starts.to(device), sum(lengths) + spare)
     rule(*(tensor.to(device) for tensor in given), there, chosen.to(device), initial.to(device), plan, out)
     close(out, wanted, BOUND[dtype], f"output of {lengths}")
@@ -91,6 +91,31 @@ def case_block_sizes(device: str) -> None:
     for rows, stages, warps in ((64, 1, 4), (128, 2, 8)):
         scan, prepare = Config({"BV": rows, "STAGES": stages}, warps), Config({"SMALL": rows == 64}, warps, 1)
         compare(device, (130,), heads=heads, scan=scan, prepare=prepare)
+
+
+def case_split(device: str) -> None:
+    """Sequences in segments: a long one, ones with fewer chunks than segments, padding, none with tokens, a tail."""
+    compare(device, (500,), split=3)
+    compare(device, (300, 0, 70, 5), slots=[5, 2, -1, 1], split=4, spare=9)
+    compare(device, (200,), slots=[4], heads=Heads(1, 2, 128, 64), split=2, state_dtype=half_of(device))
+    q, k, v, g, beta = make(SMALL, 400, half_of(device), decay=0.02)  # a state that lasts through every segment
+    compare(device, (260, 140), given=(q, k[:1].expand_as(k).contiguous(), v, g, beta), split=4)
+    expect("split must be 1 or more", ChunkRule, SMALL, split=0)
+
+
+def case_split_is_by_table(device: str) -> None:
+    """Only what was measured is taken, and only where segments are long enough to pay."""
+    row = {"shape": {"heads": 2, "sequences": 1, "tokens": 1024}, "config": {"blocks": {"SPLIT": 4}, "num_warps": 4}}
+    there = torch.device(device)
+    plans = [plan_chunks(torch.tensor([0, n], dtype=torch.int32), n) for n in (2048, 640)]
+    before = configs._table
+    try:
+        for us, wanted in ((10.0, [4, 1]), (None, [1, 1])):
+            table = {configs._device_name(there): {"chunk_split": [{**row, "us": us}]}}
+            configs._table = lambda table=table: table  # type: ignore[assignment]
+            assert [ChunkRule(SMALL)._segments(plan, there) for plan in plans] == wanted
+    finally:
+        configs._table = before
 
 
 def case_hard_values(device: str) -> None:
