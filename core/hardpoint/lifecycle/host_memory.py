@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import LifecycleError
+from hardpoint.lifecycle.host_digest import storage_digest
 from hardpoint.lifecycle.pages import bytes_of, clear, release, resident
 from hardpoint.lifecycle.protocol import Holding
 from hardpoint.lifecycle.saved_copy import SavedCopy
@@ -140,7 +140,7 @@ class HostMemoryMap:
         found = {}
         for tag, block, storage in self._of(tags):
             self._refuse_unmapped(tag, block, "digest")
-            found[f"{tag}/{block.what}"] = hashlib.blake2b(bytes_of(storage), digest_size=16).hexdigest()
+            found[f"{tag}/{block.what}"] = storage_digest(storage)
         return found
 
     def holders(self) -> list[Holding]:

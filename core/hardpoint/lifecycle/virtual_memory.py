@@ -6,18 +6,22 @@ saved when, what may be read, which tags exist, and what is left after half of i
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hardpoint.errors import LifecycleError
+from hardpoint.lifecycle.mover import HostMover, Mover
 from hardpoint.lifecycle.protocol import Holding
 
 if TYPE_CHECKING:
     import torch
+
+
+# Bytes of a device that may be missing after a sleep: what else runs on it takes and gives memory at the same moment.
+RESIDUAL = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,22 @@ class VirtualMemoryMap:
     Args:
         memory: the vendor's calls.
         device_type: torch device type, for `holders`.
+        mover: how contents are copied and digested; by `memory`'s own copies if None.
+        free: free bytes of the device of an index; what sleep gives back is measured with it, if it is given.
+        residual: bytes that may be missing in that measure.
     """
 
-    def __init__(self, memory: VirtualMemory, device_type: str) -> None:
+    def __init__(
+        self,
+        memory: VirtualMemory,
+        device_type: str,
+        mover: Mover | None = None,
+        free: Callable[[int], int] | None = None,
+        residual: int = RESIDUAL,
+    ) -> None:
         self._memory = memory
+        self._mover = mover or HostMover(memory)
+        self._free, self._residual = free, residual
         self._type = device_type
         self._tags: dict[str, None] = {}
         self._unmapped: set[int] = set()
@@ -107,15 +123,17 @@ class VirtualMemoryMap:
 
     def save(self, tags: Sequence[str]) -> None:
         with self._lock:
-            for block in self._mapped(tags, "saved"):
-                self._saved[block.address] = self._memory.read(block)
+            self._mover.save(self._mapped(tags, "saved"), self._saved)
 
     def unmap(self, tags: Sequence[str]) -> None:
+        """LifecycleError, with the largest holders, if the device does not have the bytes back."""
         with self._lock:
-            for block in self._of(tags):
-                if block.address not in self._unmapped:
-                    self._unmapped.add(block.address)  # from here on its contents may be gone, also if the call fails
-                    self._memory.unmap(block)
+            blocks = [block for block in self._of(tags) if block.address not in self._unmapped]
+            before = self._measure(blocks)
+            for block in blocks:
+                self._unmapped.add(block.address)  # from here on its contents may be gone, also if the call fails
+                self._memory.unmap(block)
+            self._require_freed(blocks, before)
 
     def map(self, tags: Sequence[str]) -> None:
         """If one block cannot be mapped, none of this call is left mapped, and the error passes through."""
@@ -141,8 +159,7 @@ class VirtualMemoryMap:
                     f"tag '{lost[0].tag}' cannot be restored: {len(lost)} of its allocations were not saved, the first "
                     f"is {_what(lost[0])}"
                 )
-            for block in blocks:
-                self._memory.write(block, self._saved[block.address])
+            self._mover.restore(blocks, self._saved)
 
     def discard(self, tags: Sequence[str]) -> None:
         with self._lock:
@@ -151,10 +168,9 @@ class VirtualMemoryMap:
 
     def digest(self, tags: Sequence[str]) -> dict[str, str]:
         with self._lock:
-            return {
-                f"{block.tag}/{_what(block)}": hashlib.sha256(self._memory.read(block).numpy().tobytes()).hexdigest()
-                for block in self._mapped(tags, "digested")
-            }
+            blocks = self._mapped(tags, "digested")
+            found = self._mover.digest(blocks)
+            return {f"{block.tag}/{_what(block)}": digest for block, digest in zip(blocks, found, strict=True)}
 
     def holders(self) -> list[Holding]:
         with self._lock:
@@ -170,6 +186,24 @@ class VirtualMemoryMap:
                 for block in self._of(tuple(self._tags))
             ]
         return sorted(found, key=lambda holding: -holding.nbytes)
+
+    def _measure(self, blocks: Sequence[VirtualBlock]) -> dict[int, int]:
+        if self._free is None:
+            return {}
+        return {index: self._free(index) for index in {block.device_index for block in blocks}}
+
+    def _require_freed(self, blocks: Sequence[VirtualBlock], before: Mapping[int, int]) -> None:
+        for index, now in self._measure(blocks).items():
+            given = [block for block in blocks if block.device_index == index]
+            wanted, freed = sum(block.nbytes for block in given), now - before[index]
+            if wanted - freed > self._residual:
+                largest = sorted(given, key=lambda block: -block.nbytes)[:5]
+                names = ", ".join(f"{block.tag}/{_what(block)} ({block.nbytes} bytes)" for block in largest)
+                raise LifecycleError(
+                    f"{wanted} bytes of {self._type}:{index} were unmapped and {freed} came free, {wanted - freed} are "
+                    f"missing, more than the {self._residual} that may be; largest holders: {names}. Another mapping "
+                    "or a handle that was exported holds them, or another process took them at this moment."
+                )
 
     def _of(self, tags: Sequence[str]) -> list[VirtualBlock]:
         """Live blocks of the tags, by address; forgets what is gone. LifecycleError for an unknown tag."""

@@ -144,6 +144,9 @@ def sleep_gives_memory_back(context: LawContext) -> None:
     mine = tagged(context, tag, {name: numbers(context, 1 << 20, dtype=torch.uint8) for name in ("a", "b", "c", "d")})
     kept = tagged(context, other, {"w": numbers(context, 1 << 20, dtype=torch.uint8)})
     index, size = context.device_index, mine.nbytes
+    warm = lifecycle(context)  # the first cycle may make tables, buffers and threads that stay
+    warm.sleep([tag])
+    warm.wake([tag])
     gc.collect()  # what earlier laws left must not go while this one counts
     for level in (1, 2):
         device.synchronize(index)
