@@ -1,0 +1,1 @@
+"""Attention and GDN buffers with a fault, one idea per file, and ones that are different and right."""

@@ -1,0 +1,1 @@
+"""Graphs with a fault, one idea per file, and ones that are different and right."""

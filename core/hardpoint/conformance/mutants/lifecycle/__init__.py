@@ -1,0 +1,1 @@
+"""Memory maps and lifecycles with a fault, one idea per file, and ones that are different and right."""
