@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hardpoint.errors import HardpointError, SyncError
-from hardpoint.sync.plan import Bucket, Storages, SyncPlan
+from hardpoint.sync.plan import Storages, SyncPlan
 from hardpoint.sync.session import describe
-from hardpoint.sync.transaction.digests import stored_digest
+from hardpoint.sync.transaction.history import UNKNOWN, History
 from hardpoint.sync.transaction.hooks import EngineHooks, NoEngine
 from hardpoint.sync.transaction.messages import (
     Alive,
@@ -29,15 +29,14 @@ from hardpoint.sync.transaction.messages import (
     Stream,
     Verify,
 )
-from hardpoint.sync.transaction.mode import Mode, choose_mode
+from hardpoint.sync.transaction.mode import choose_mode
 from hardpoint.sync.transaction.phase import Ending, OpenUpdate, Phase
+from hardpoint.sync.transaction.receipt import bucket_of, refuse_unlike
 from hardpoint.sync.transaction.relay import Relay
 from hardpoint.sync.transaction.staging import Staging
 from hardpoint.sync.transaction.tree import ARITY
-from hardpoint.sync.transaction.waits import ask_after, in_doubt_after, silent_for
+from hardpoint.sync.transaction.waits import in_doubt_after, silent_for
 from hardpoint.sync.transaction.weights import Binding, Find, Unplanned, Weights
-
-_ENDED_KEPT = 8
 
 
 class Participant:
@@ -84,8 +83,7 @@ class Participant:
             if after.phase not in (Phase.SERVING, Phase.FAILED):
                 raise SyncError(f"An update is under way on this rank, at {after.phase.value}; let it end first.")
             self.epoch, self.phase, self.reason, self._seen = after.epoch, after.phase, after.reason, after._seen
-        self._ended: dict[str, str] = {}
-        self._votes: dict[tuple[str, Step], tuple[bool, str]] = {}
+        self._history = History()
 
     @property
     def may_serve(self) -> bool:
@@ -126,18 +124,20 @@ class Participant:
         if update is None:
             return out
         limit = self._deadline(update.begin)
-        if self.phase is Phase.STAGING and now >= update.heard + silent_for(limit):
+        due = update.due(self.phase, limit)
+        if due is None or now < due:
+            return out
+        if self.phase is Phase.STAGING:
             self._leave(update, f"nothing came from the trainer for {silent_for(limit):g} s")
-        elif self.phase is Phase.PREPARED:
-            if now >= update.prepared_at + in_doubt_after(limit):
-                self._fail(
-                    update,
-                    f"said yes to epoch {update.begin.epoch} and did not learn the decision from the trainer within "
-                    f"{in_doubt_after(limit):g} s; a full update is needed",
-                )
-            elif not update.asked and now >= update.prepared_at + ask_after(limit):
-                update.asked = True
-                out.append(Outgoing(update.begin.coordinator, Ask(update.begin.session, self.rank)))
+        elif not update.asked and now < update.prepared_at + in_doubt_after(limit):
+            update.asked = True
+            out.append(Outgoing(update.begin.coordinator, Ask(update.begin.session, self.rank)))
+        else:
+            self._fail(
+                update,
+                f"said yes to epoch {update.begin.epoch} and did not learn the decision from the trainer within "
+                f"{in_doubt_after(limit):g} s; a full update is needed",
+            )
         return out
 
     @property
@@ -145,14 +145,8 @@ class Participant:
         """When `tick` has something to do; None while nothing is waited for."""
         times = [] if self._relay.wake_at is None else [self._relay.wake_at]
         update = self._open
-        if update is not None:
-            limit = self._deadline(update.begin)
-            if self.phase is Phase.STAGING:
-                times.append(update.heard + silent_for(limit))
-            elif self.phase is Phase.PREPARED:
-                wait = in_doubt_after(limit) if update.asked else ask_after(limit)
-                times.append(update.prepared_at + wait)
-        return min(times, default=None)
+        due = None if update is None else update.due(self.phase, self._deadline(update.begin))
+        return min([*times, *([] if due is None else [due])], default=None)
 
     @property
     def under_way(self) -> Begin | None:
@@ -255,8 +249,9 @@ class Participant:
             )
         if not 0 < begin.deadline <= self._longest:
             raise SyncError(f"a deadline of {begin.deadline:g} s is not within 0 to {self._longest:g} s")
-        if begin.session in self._ended:
-            raise SyncError(f"session {begin.session} has ended here: {self._ended[begin.session]}")
+        ending = self._history.ending(begin.session)
+        if ending is not None:
+            raise SyncError(f"session {begin.session} has ended here: {ending}")
         if begin.epoch <= self._seen:
             raise SyncError(
                 f"the update has epoch {begin.epoch}, and epoch {self._seen} was already here; the next must be at "
@@ -271,29 +266,17 @@ class Participant:
         if update.objection:
             return []
         try:
-            bucket = self._bucket(update, data)
+            bucket = bucket_of(data, update, self.plan, self.rank)
             update.staging.land(bucket, data.payload)
         except Exception as error:  # noqa: BLE001 - it is this rank's vote
             return self.object_to(data.session, _sentence(error), now)
         update.landed.add(data.bucket)
         return []
 
-    def _bucket(self, update: OpenUpdate, data: Data) -> Bucket:
-        if data.epoch != update.begin.epoch:
-            raise SyncError(f"a bucket of epoch {data.epoch} came in the update of epoch {update.begin.epoch}")
-        bucket = next((one for one in self.plan.buckets_for(self.rank) if one.index == data.bucket), None)
-        if bucket is None:
-            raise SyncError(f"bucket {data.bucket} is not for this rank")
-        if data.bucket in update.landed:
-            raise SyncError(f"bucket {data.bucket} came twice")
-        if data.payload.nbytes != bucket.nbytes:
-            raise SyncError(f"bucket {data.bucket} must have {bucket.nbytes} bytes, found {data.payload.nbytes}")
-        return bucket
-
     def _verify(self, verify: Verify, now: float) -> list[Outgoing]:
         update = self._open
         if update is None or update.begin.session != verify.session:
-            reason = self._ended.get(verify.session, "never heard of this session; did the rank start again?")
+            reason = self._history.why_not(verify.session)
             return self._vote(verify.session, Step.VERIFY, verify.coordinator, False, reason, now)
         if self.phase is not Phase.STAGING:
             return []
@@ -301,7 +284,7 @@ class Participant:
         try:
             if update.objection:
                 raise SyncError(update.objection)
-            self._compare(update, verify)
+            refuse_unlike(verify, update, self.plan, self.rank)
             self._hooks.inspect(update.staging.target)
             self._hooks.pause()
             update.staging.prepare()
@@ -312,28 +295,6 @@ class Participant:
         self._seen = update.begin.epoch
         update.prepared_at = now
         return self._vote(verify.session, Step.VERIFY, verify.coordinator, True, "", now)
-
-    def _compare(self, update: OpenUpdate, verify: Verify) -> None:
-        plan = self.plan
-        unverified = update.begin.mode is Mode.OFF and not verify.digests
-        if len(verify.digests) != len(plan.buckets) and not unverified:
-            raise SyncError(f"{len(verify.digests)} digests came for {len(plan.buckets)} buckets")
-        for bucket in plan.buckets_for(self.rank):
-            if bucket.index not in update.landed:
-                why = f" ({update.cut})" if update.cut else ""
-                raise SyncError(f"bucket {bucket.index} never came{why}: {self._contents(bucket.index)}")
-        for bucket in () if unverified else plan.buckets_for(self.rank):
-            stored = update.stored or {}
-            found = stored.get(bucket.index) or stored_digest(update.staging.target, bucket)
-            if found != verify.digests[bucket.index]:
-                raise SyncError(
-                    f"what is stored of bucket {bucket.index} is not what was sent: {self._contents(bucket.index)}"
-                )
-
-    def _contents(self, index: int) -> str:
-        plan = self.plan
-        names = [plan.offer.tensors[n].name for _, move in plan.buckets[index].pieces for n in move.sources]
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more tensors" if len(names) > 3 else "")
 
     def _decide(self, decide: Decide, now: float) -> list[Outgoing]:
         update = self._open
@@ -350,14 +311,14 @@ class Participant:
 
     def _decided_elsewhere(self, decide: Decide, now: float) -> list[Outgoing]:
         """The decision on a session that is not open here: it came a second time, or it ended here, or is unknown."""
-        if (decide.session, Step.DONE) in self._votes:
+        if self._history.word(decide.session, Step.DONE)[0] is not None:
             return []
         if not decide.commit:
-            if decide.session not in self._ended:
+            if self._history.ending(decide.session) is None:
                 self._end(decide.session, decide.epoch, f"aborted: {decide.reason}")
             return self._vote(decide.session, Step.DONE, decide.coordinator, True, "", now)
-        reason = self._ended.get(decide.session, "never heard of this session; did the rank start again?")
-        if self._committed and self._votes.get((decide.session, Step.VERIFY), (False, ""))[0] is not True:
+        reason = self._history.why_not(decide.session)
+        if self._committed and self._history.word(decide.session, Step.VERIFY)[0] is not True:
             # No commit without this rank's yes. One given before it started again is older than what it has committed
             # since, so this one is a mistake or a forgery: it neither stops the rank nor makes genuine epochs look old.
             return self._vote(decide.session, Step.DONE, decide.coordinator, False, reason, now)
@@ -367,16 +328,15 @@ class Participant:
         return self._vote(decide.session, Step.DONE, decide.coordinator, False, self.reason or reason, now)
 
     def _present(self, probe: Probe) -> Outgoing:
-        vote: bool | None
-        vote, reason = self._votes.get((probe.session, probe.step), (None, ""))
-        if probe.step is not Step.DONE and probe.session in self._ended:
+        update = self._open if self._open is not None and self._open.begin.session == probe.session else None
+        ending = self._history.ending(probe.session)
+        vote, reason = self._history.word(probe.session, probe.step)
+        if probe.step is not Step.DONE and ending is not None:
             vote = None  # whatever it was: this rank cannot go on with it
-        elif self._open is not None and self._open.begin.session == probe.session and self._open.objection:
-            vote, reason = False, self._open.objection
+        elif update is not None and update.objection:
+            vote, reason = False, update.objection
         if vote is None:
-            reason = self._ended.get(probe.session, "")
-            if not reason and (self._open is None or self._open.begin.session != probe.session):
-                reason = "never heard of this session; did the rank start again?"
+            reason = ending or ("" if update is not None else UNKNOWN)
         return Outgoing(probe.coordinator, Present(probe.session, probe.step, self.rank, vote, reason))
 
     # How an update ends here.
@@ -427,15 +387,11 @@ class Participant:
         self._end(update.begin.session, update.begin.epoch, ending, committed)
 
     def _end(self, session: str, epoch: int, ending: str, committed: bool = False) -> None:
-        self._ended[session] = ending
+        self._history.end(session, ending)
         self._on_end(Ending(session, epoch, committed, ending))
-        while len(self._ended) > _ENDED_KEPT:
-            del self._ended[next(iter(self._ended))]
 
     def _vote(self, session: str, step: Step, coordinator: int, ok: bool, reason: str, now: float) -> list[Outgoing]:
-        self._votes[session, step] = (ok, reason)
-        while len(self._votes) > 3 * _ENDED_KEPT:
-            del self._votes[next(iter(self._votes))]
+        self._history.vote(session, step, ok, reason)
         return self._relay.vote(session, step, coordinator, ok, reason, now, self._patience)
 
     @property

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from hardpoint.sync.transaction.waits import ask_after, in_doubt_after, silent_for
+
 if TYPE_CHECKING:
     from hardpoint.sync.transaction.messages import Begin
     from hardpoint.sync.transaction.staging import Staging
@@ -45,3 +47,11 @@ class OpenUpdate:
     stored: dict[int, bytes] | None = None  # digest of each bucket as it is stored, where the stream has taken them
     prepared_at: float = 0.0
     asked: bool = False
+
+    def due(self, phase: Phase, limit: float) -> float | None:
+        """When this rank does something of itself, if nothing comes: gives up, or asks. `limit`: the deadline."""
+        if phase is Phase.STAGING:
+            return self.heard + silent_for(limit)
+        if phase is Phase.PREPARED:
+            return self.prepared_at + (in_doubt_after(limit) if self.asked else ask_after(limit))
+        return None
