@@ -48,7 +48,7 @@ self-test-full: setup ## test the laws on the full product of mutants and worlds
 	$(BIN)/hardpoint conformance --self-test --full
 
 test-vllm: setup  ## tests that start stock vLLM engines
-	$(PYTEST) -m "vllm and not gpu"
+	$(PYTEST) -m "vllm and not gpu" -n $(JOBS) --dist loadfile
 
 test-gpu:         ## what needs a GPU, with the Python of a machine that has one (torch, Triton and vLLM for it installed)
 	cd tests && $(PYTHON) -m pytest -q -m gpu gpu
