@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import SyncError
 from hardpoint.sync.dtypes import ITEMSIZE, dtype_name
+from hardpoint.sync.json_object import json_object
 
 if TYPE_CHECKING:
     import torch
@@ -156,21 +157,10 @@ class Manifest:
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = dict(pairs)
-        if len(keys) != len(pairs):
-            raise ValueError("an object holds the same key twice")
-        return keys
-
     try:
-        body = json.loads(data.decode("ascii"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise SyncError(
-            f"Manifest refused: not canonical JSON ({type(error).__name__}: {_short(str(error))})."
-        ) from None
-    if not isinstance(body, dict):
-        raise SyncError(f"Manifest refused: expected a JSON object, found {_short(body)}.")
-    return body
+        return json_object(data)
+    except ValueError as error:
+        raise SyncError(f"Manifest refused: {error}.") from None
 
 
 def _spec(index: int, entry: object) -> TensorSpec:

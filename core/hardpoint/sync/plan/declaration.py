@@ -10,6 +10,7 @@ from typing import Any
 
 from hardpoint.errors import SyncError
 from hardpoint.sync.dtypes import ITEMSIZE
+from hardpoint.sync.json_object import json_object
 from hardpoint.sync.manifest import Manifest, TensorSpec
 from hardpoint.sync.plan.cover import Box
 from hardpoint.sync.plan.destination import Destination, Part
@@ -118,10 +119,10 @@ def _object(data: bytes, fields: set[str], limits: DeclarationLimits) -> dict[st
     if len(data) > limits.nbytes:
         raise _refused(f"{len(data)} bytes, at most {limits.nbytes} are accepted")
     try:
-        body = json.loads(data.decode("ascii"))
-    except (ValueError, RecursionError) as error:
-        raise _refused(f"not JSON ({type(error).__name__})") from None
-    if not isinstance(body, dict) or set(body) != fields:
+        body = json_object(data)
+    except ValueError as error:
+        raise _refused(str(error)) from None
+    if set(body) != fields:
         raise _refused(f"expected an object with {', '.join(sorted(fields))}, found {body!a:.80}")
     if body["version"] != VERSION:
         raise _refused(

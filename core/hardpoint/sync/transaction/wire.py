@@ -19,6 +19,7 @@ import torch
 
 from hardpoint.errors import SyncError
 from hardpoint.sync.digest import DIGEST_BYTES, byte_view
+from hardpoint.sync.json_object import json_object
 from hardpoint.sync.transaction.messages import (
     Alive,
     Ask,
@@ -236,19 +237,10 @@ _FIELDS: dict[type[Message], dict[str, _Codec]] = {
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = dict(pairs)
-        if len(keys) != len(pairs):
-            raise ValueError("an object holds the same key twice")
-        return keys
-
     try:
-        body = json.loads(text.decode("ascii"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise _refused(f"its body is not JSON ({type(error).__name__})") from None
-    if not isinstance(body, dict):
-        raise _refused(f"its body must be an object, found {body!a:.80}")
-    return body
+        return json_object(text)
+    except ValueError as error:
+        raise _refused(f"its body is {error}") from None
 
 
 def _refused(what: str) -> SyncError:
