@@ -18,12 +18,12 @@ if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
 from hardpoint_kernels.gdn.configs import Config  # noqa: E402
 from hardpoint_kernels.gdn.decode import GdnDecode  # noqa: E402
 from hardpoint_kernels.gdn.heads import Heads  # noqa: E402
-from support.kernel_cases import chunk, decode, layer, pieces, prefill, rows  # noqa: E402
+from support.kernel_cases import bad, chunk, decode, layer, pieces, prefill, rows  # noqa: E402
 from support.kernel_cases.inputs import make_layer, tokens  # noqa: E402
 
 CASES = [
     pytest.param(getattr(module, name), id=f"{module.__name__.rpartition('.')[2]}.{name}")
-    for module in (decode, prefill, chunk, layer, pieces, rows)
+    for module in (decode, prefill, chunk, layer, pieces, rows, bad)
     for name in vars(module)
     if name.startswith("case_")
 ]

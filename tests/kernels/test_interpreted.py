@@ -14,7 +14,7 @@ pytest.importorskip("triton", reason="needs Triton, which is installed on Linux 
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("group", ["decode", "prefill", "chunk", "layer", "pieces", "rows"])
+@pytest.mark.parametrize("group", ["decode", "prefill", "chunk", "layer", "pieces", "rows", "bad"])
 def test_cases(group: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "support.kernel_cases", group],
