@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 # What a wider float holds without loss. Nothing else is converted on the way.
 _WIDER = frozenset({("bfloat16", "float32"), ("float16", "float32"), ("float32", "float64")})
 
-_PARTS = 4  # see `_smaller`
+_PARTS, _MOST_PARTS = 4, 64  # of `bucket_bytes`: the buckets of a streamed update, at most and at least
+_LEAST_ROOM = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class PlannedSender:
         self._progress: ProgressCallback | None = None
         self._done = (0, 0)
         self._plan: SyncPlan | None = None
-        self._fed: FeedPlan | None = None
+        self._fed: tuple[str, FeedPlan] | None = None  # for the offer with this digest
         self._device, self._index = device, index
 
         def opened(link: str, audiences: tuple[tuple[int, ...], ...], deadline: float) -> Any:
@@ -116,7 +117,8 @@ class PlannedSender:
     ) -> SyncOutcome:
         """One update of tensors that are made one at a time, in the order of `specs`, in the caller's thread.
 
-        Held are the tensor in hand and a few buckets (`FeedPlan.nbytes`). `deadline` counts the making of all tensors.
+        Held are the tensor in hand and, in smaller buckets, the bytes of one (`FeedPlan.nbytes`). `deadline` counts the
+        making of all tensors.
 
         Raises:
             SyncError: a tensor is missing, extra, out of order or not as announced; the update is off. What making a
@@ -125,15 +127,12 @@ class PlannedSender:
         entries = self._directory.entries(self._ranks, deadline)
         try:
             announced, offered = _announced(specs, self._kept_dtypes(entries))
-            plan = self._plan_for(
-                Offer.of(offered, self._options.experts), entries, _smaller(self._options.bucket_bytes)
-            )
-            if self._fed is None or self._fed.plan is not plan:
-                self._fed = feed_plan(plan)
+            route = self._route_for(Offer.of(offered, self._options.experts), entries)
         except SyncError as error:
             return self._refused(epoch, error)
+        plan = route.plan
         self._progress, self._plan, self._done = progress, plan, (0, 0)
-        feed = Feed(self._fed, self._device, self._index, announced)
+        feed = Feed(route, self._device, self._index, announced)
         ended: Future[Outcome] = Future()
 
         def run() -> None:
@@ -170,6 +169,27 @@ class PlannedSender:
             self._directory.propose(known.digest, offer, bucket_bytes)
             self._plans = {key: known}
         return known
+
+    def _route_for(self, offer: Offer, entries: Mapping[int, Entry]) -> FeedPlan:
+        """A plan whose open buckets together are no more than one bucket of a plan for tensors that are all there.
+
+        How many are open depends on the receivers: tensor-parallel ranks get slices of their own, in buckets of their
+        own, from one tensor.
+        """
+        room = max(self._options.bucket_bytes, _LEAST_ROOM)
+        if self._fed is not None and self._fed[0] == offer.digest:
+            plan = self._plan_for(offer, entries, self._fed[1].plan.bucket_bytes)
+            if plan is self._fed[1].plan:
+                return self._fed[1]
+        parts = _PARTS
+        while True:
+            bucket_bytes = max(ALIGNMENT, self._options.bucket_bytes // parts // ALIGNMENT * ALIGNMENT)
+            last = parts >= _MOST_PARTS or bucket_bytes == ALIGNMENT
+            route = feed_plan(self._plan_for(offer, entries, bucket_bytes), room if last else None)
+            if route.nbytes <= room:
+                self._fed = offer.digest, route
+                return route
+            parts = max(2 * parts, route.buffers)
 
     def _refused(self, epoch: int, error: SyncError) -> SyncOutcome:
         self._link.refuse(self._ranks, epoch, str(error))
@@ -225,11 +245,6 @@ def _announced(specs: Iterable[TensorSpec], kept: Mapping[str, str]) -> tuple[di
             announced[plain] = spec.dtype
         found[plain] = torch.empty(spec.shape, dtype=torch_dtype(wanted), device="meta")
     return announced, found
-
-
-def _smaller(bucket_bytes: int) -> int:
-    """Of a streamed update: several buckets are open at once, and together they are not to be much more than one."""
-    return max(ALIGNMENT, bucket_bytes // _PARTS // ALIGNMENT * ALIGNMENT)
 
 
 def _wanted(dtype: str, kept: str | None) -> str:

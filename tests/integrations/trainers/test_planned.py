@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,31 @@ def test_tensors_are_made_in_the_callers_thread_and_progress_is_told() -> None:
         assert holds(receiver, 1.0)
     assert threads == {threading.get_ident()}
     assert seen == list(range(1, len(seen) + 1)) and len(seen) > 1
+
+
+def test_what_is_held_of_a_stream_is_at_most_one_bucket_and_a_wild_order_is_refused() -> None:
+    """Tensors that are far smaller than any bucket: in a wild order every bucket waits for one of the last."""
+    rows = {f"rows.{n}.weight": torch.full((4, 8), float(n)) for n in range(1000)}
+    with WeightPublisher(communicator=gloo, bucket_bytes=1 << 16, deadline=10.0) as publisher:
+        receiver = PlannedReceiver(publisher.init_info(), {name: torch.zeros(4, 8) for name in rows})
+        try:
+            publisher.publish(iter(rows.items()), manifest=[TensorSpec.of(name, of) for name, of in rows.items()])
+            sender = publisher._planned
+            assert sender is not None and sender._fed is not None
+            assert sender._fed[1].nbytes <= 1 << 16
+            assert all(torch.equal(receiver.live[name], of) for name, of in rows.items())
+            wild = sorted(rows, key=lambda name: hash_of(name))
+            with pytest.raises(UpdateAborted, match=r"bytes may be held.*as a mapping"):
+                publisher.publish(
+                    ((name, rows[name]) for name in wild), manifest=[TensorSpec.of(name, rows[name]) for name in wild]
+                )
+            assert publisher.publish({name: rows[name] for name in wild}).committed
+        finally:
+            receiver.close()
+
+
+def hash_of(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def test_a_generator_without_a_manifest_is_refused_in_a_sentence_and_not_walked() -> None:

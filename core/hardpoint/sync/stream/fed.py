@@ -30,7 +30,6 @@ from hardpoint.sync.stream.sender import OnBucket
 from hardpoint.sync.stream.stamp import stamp_memory, stamp_tensor
 from hardpoint.sync.stream.sums import Sums
 
-MOST_OPEN = 8  # buckets that are begun and not full: a checkpoint's own order needs three to six
 _LOOK = 0.5  # seconds between two looks at whether the other side is still there
 
 
@@ -55,11 +54,11 @@ class FeedPlan:
         return self.buffers * max((bucket.nbytes for bucket in self.plan.buckets), default=0)
 
 
-def feed_plan(plan: SyncPlan, most_open: int = MOST_OPEN) -> FeedPlan:
+def feed_plan(plan: SyncPlan, most_bytes: int | None = None) -> FeedPlan:
     """Plan to stream the offered tensors in the offer's order. Pure.
 
     Raises:
-        SyncError: more than `most_open` buckets would be open at once.
+        SyncError: it would hold more than `most_bytes`.
     """
     boxes: list[list[tuple[int, int, Move]]] = [[] for _ in plan.offer.tensors]
     counts = [0] * len(plan.buckets)
@@ -77,13 +76,14 @@ def feed_plan(plan: SyncPlan, most_open: int = MOST_OPEN) -> FeedPlan:
             left[index] -= 1
             if not left[index]:
                 open_.discard(index)
-    if most > most_open:
+    found = FeedPlan(plan, tuple(tuple(of) for of in boxes), tuple(counts), most + 1)
+    if most_bytes is not None and found.nbytes > most_bytes:
         raise SyncError(
             f"In the order in which these tensors come, {most} buckets of up to {plan.bucket_bytes} bytes are open at "
-            f"once (at {worst}), more than {most_open}: receivers hold side by side what comes far apart. Hand them "
-            "over in the checkpoint's order, layer by layer, or all at once as a mapping."
+            f"once (at {worst}), and {most_bytes} bytes may be held: receivers hold side by side what comes far apart. "
+            "Hand them over in the checkpoint's order, layer by layer, or all at once as a mapping."
         )
-    return FeedPlan(plan, tuple(tuple(of) for of in boxes), tuple(counts), most + 1)
+    return found
 
 
 @dataclass

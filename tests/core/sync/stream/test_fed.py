@@ -89,7 +89,7 @@ def test_few_buckets_are_open_in_a_checkpoints_own_order_and_another_order_is_re
     random.Random(0).shuffle(shuffled)
     other = _planned(case, {name: tensors[name] for name in shuffled})
     with pytest.raises(SyncError, match=r"open at once .*as a mapping"):
-        feed_plan(other, most_open=route.buffers - 1)
+        feed_plan(other, most_bytes=route.nbytes)
 
 
 def _planned(case: Case, tensors: dict[str, torch.Tensor]) -> SyncPlan:
