@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hardpoint.cli.doctor import Finding
+from hardpoint.environment import PROBE_DEADLINE
 from hardpoint_vllm.mode import VARIABLE, Mode, mode
 from hardpoint_vllm.probe import Probed
 from hardpoint_vllm.versions import SUPPORTED, objection
@@ -49,6 +50,16 @@ def diagnose(
                 "note",
                 "VLLM_TARGET_DEVICE=cpu makes vLLM skip platform plugins: its own CPU platform stays, all else works.",
                 "Unset it if this vLLM is a CPU build anyway.",
+            )
+        )
+    if probed is not None and probed.late:
+        found.append(
+            Finding(
+                "warning",
+                f"vLLM did not load its plugins within {probed.seconds:.0f} s, so what an engine would install is not "
+                "known.",
+                f"Ask again when this machine is less busy, or set {PROBE_DEADLINE} higher: vLLM may take three times "
+                "that.",
             )
         )
     if probed is not None and probed.error:

@@ -30,11 +30,14 @@ def section() -> DoctorSection:
         if any(entry.name == "hardpoint" for entry in importlib.metadata.entry_points(group=group))
     )
     here = probed.here if probed else {}
+    loaded = probed is not None and not probed.late and not probed.error
+    took = (("plugins", f"loaded in {probed.seconds:.0f} s, in a process of its own"),) if probed and loaded else ()
     rows = (
         ("vLLM", version or "not installed"),
         ("supported", SUPPORTED),
         ("mode", _MEANING[wanted]),
         ("platform", here.get("platform") or (probed.platform if probed else "") or "not asked"),
+        *took,
         *((f"left out: {module}", f"{why}.") for module, why in here.get("left", {}).items()),
         *((f"shim {row['name']}", f"{row['state']} ({row['host']}): {row['why']}") for row in here.get("shims", ())),
     )

@@ -6,12 +6,17 @@ python -m hardpoint_vllm.probe      one JSON object on the last line of stdout
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-DEADLINE = 35.0  # doctor gives a section 40 s
+from hardpoint.environment import DEFAULT_DEADLINE, BadVariable, probe_deadline
+
+PATIENCE = 3  # times what a plugin may take; doctor gives a section four times that
 
 
 @dataclass(frozen=True)
@@ -21,21 +26,43 @@ class Probed:
     platform: class that vLLM uses, empty if it did not come so far.
     error: why an engine would not start, empty if it would.
     here: who has the platform, what is left to them, and what became of the shims (`hardpoint_vllm.compat.rows.here`).
+    seconds: that it took, of which importing vLLM is nearly all.
+    late: it was given up after `seconds`; nothing else is known then.
     """
 
     overrides: list[dict[str, Any]]
     platform: str
     error: str
     here: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    late: bool = False
 
 
-def run(deadline: float = DEADLINE) -> Probed:
-    """Load vLLM's plugins in a child process; what goes wrong there is in the answer, as a sentence."""
+def deadline_of(environment: Mapping[str, str]) -> float:
+    """Seconds that vLLM may take here: some 15 s of a processor, and more of a busy machine's time."""
+    try:
+        return PATIENCE * probe_deadline(environment)
+    except BadVariable:  # doctor's own section reports it
+        return PATIENCE * DEFAULT_DEADLINE
+
+
+def run(deadline: float | None = None) -> Probed:
+    """Load vLLM's plugins in a child process; what goes wrong there is in the answer, as a sentence.
+
+    Args:
+        deadline: seconds; None for those of `deadline_of` this process.
+    """
+    begin = time.monotonic()
+    found = _ask(deadline_of(os.environ) if deadline is None else deadline)
+    return replace(found, seconds=time.monotonic() - begin)
+
+
+def _ask(deadline: float) -> Probed:
     command = [sys.executable, "-m", "hardpoint_vllm.probe"]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=deadline, check=False)
     except subprocess.TimeoutExpired:
-        return Probed([], "", f"vLLM did not load its plugins within {deadline:g} s")
+        return Probed([], "", "", late=True)
     lines = ran.stdout.strip().splitlines()
     try:
         found = json.loads(lines[-1] if lines else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hardpoint_vllm.diagnosis import GROUPS, diagnose
-from hardpoint_vllm.probe import Probed
+from hardpoint_vllm.probe import Probed, deadline_of, run
 
 ALL = frozenset(GROUPS)
 FINE = Probed([], "HardpointCpuPlatform", "")
@@ -66,3 +66,20 @@ def test_a_lost_entry_point_is_told() -> None:
 
 def test_off_is_silence() -> None:
     assert diagnose(None, {"HARDPOINT_BACKEND": "off", "VLLM_PLUGINS": ""}, frozenset(), None) == ()
+
+
+def test_a_busy_machine_is_not_called_an_engine_that_would_not_start() -> None:
+    (finding,) = diagnose("0.32.0", {}, ALL, Probed([], "", "", seconds=90.4, late=True))
+    assert finding.severity == "warning"
+    assert "within 90 s" in finding.what and "not known" in finding.what
+    assert "HARDPOINT_PROBE_DEADLINE" in finding.do
+
+
+def test_what_takes_too_long_is_given_up_and_said() -> None:
+    found = run(deadline=0.05)
+    assert found.late and not found.error and 0.05 <= found.seconds < 30
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("", 90.0), ("5", 15.0), ("soon", 90.0)])
+def test_vllm_may_take_three_times_what_a_plugin_may(text: str, seconds: float) -> None:
+    assert deadline_of({"HARDPOINT_PROBE_DEADLINE": text} if text else {}) == seconds

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hardpoint.cli.doctor.section import DoctorSection, Finding
+from hardpoint.environment import PROBE_DEADLINE
 from hardpoint.plugins.claims import Claim, read_claims
 from hardpoint.plugins.sentence import one_line
-from hardpoint.plugins.within import call_within
+from hardpoint.plugins.within import TooLate, call_within
 
 GROUP = "hardpoint.doctor"
 
@@ -19,6 +20,9 @@ def _section(claim: Claim, deadline: float) -> DoctorSection:
     what = f"doctor section {claim.name!r} of {claim.origin} ({claim.value})"
     try:
         section: object = call_within(deadline, what, lambda: claim.entry_point.load()())
+    except TooLate as error:
+        do = f"Ask again when this machine is less busy, set {PROBE_DEADLINE} higher, or repair {claim.origin}."
+        return _failed(claim, str(error), do)
     except (Exception, SystemExit) as error:  # noqa: BLE001
         return _failed(claim, f"{what} fails: {one_line(error)}")
     if not isinstance(section, DoctorSection):
@@ -26,7 +30,6 @@ def _section(claim: Claim, deadline: float) -> DoctorSection:
     return section
 
 
-def _failed(claim: Claim, what: str) -> DoctorSection:
-    return DoctorSection(
-        claim.name, (), (Finding("error", f"{what}.", f"Repair, upgrade or uninstall {claim.origin}."),)
-    )
+def _failed(claim: Claim, what: str, do: str = "") -> DoctorSection:
+    do = do or f"Repair, upgrade or uninstall {claim.origin}."
+    return DoctorSection(claim.name, (), (Finding("error", f"{what}.", do),))
