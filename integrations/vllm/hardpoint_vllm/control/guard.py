@@ -4,7 +4,9 @@
     token configured      requests with ``Authorization: Bearer <token>`` pass, also those from loopback need it
 
 A proxy on the same machine makes everybody look like loopback: where there is one, configure a token. Requests that a
-browser sends for a web page (they have an ``Origin``) need a token even on loopback: vLLM allows every origin.
+browser sends for a web page (they have an ``Origin``) need a token even on loopback: vLLM allows every origin. So do
+those that call this machine by a name that a stranger can own (``Host``): a page may have its own name point here, and
+then sends GET without an ``Origin``.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -61,6 +64,8 @@ class ControlGuard:
             await self._app(scope, receive, send)
             return
         body, complaint = await _whole_body(scope, receive)
+        if body is None and not complaint:
+            return  # the client has gone in the middle of it: half a call is none
         if body is None:
             await _answer(scope, send, 413, complaint)
             return
@@ -83,11 +88,18 @@ class ControlGuard:
                 f"{_path(scope)!a:.80} is a control endpoint and was called by a web page. Set "
                 "HARDPOINT_CONTROL_TOKEN_FILE on the server to let pages with the token in."
             )
-        if _is_loopback(scope.get("client")) and _is_loopback(scope.get("server")):
+        client = scope.get("client")
+        if not (_is_loopback(client) and _is_loopback(scope.get("server"))):
+            return (
+                f"{_path(scope)!a:.80} is a control endpoint and answers on loopback only. Set "
+                "HARDPOINT_CONTROL_TOKEN_FILE on the server to let others in who have the token."
+            )
+        by_socket = client is not None and client[1] is None  # where no page can call
+        if by_socket or all(_names_this_machine(host.decode("latin-1")) for host in headers.get(b"host", [])):
             return ""
         return (
-            f"{_path(scope)!a:.80} is a control endpoint and answers on loopback only. Set "
-            "HARDPOINT_CONTROL_TOKEN_FILE on the server to let others in who have the token."
+            f"{_path(scope)!a:.80} is a control endpoint and was called by a name that a web page may have. Call it "
+            "by an address, as 127.0.0.1, or set HARDPOINT_CONTROL_TOKEN_FILE on the server."
         )
 
 
@@ -117,8 +129,23 @@ def _is_loopback(address: Any) -> bool:
     return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
+def _names_this_machine(host: str) -> bool:
+    """Whether a ``Host`` is an address, a name without a dot, or this machine's: none that a stranger can own."""
+    name = host.strip().lower()
+    if name.startswith("["):  # an address of IPv6
+        return True
+    name = name.rpartition(":")[0] or name
+    if "." not in name or name.endswith(".localhost") or name == socket.gethostname().lower():
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 async def _whole_body(scope: Scope, receive: Receive) -> tuple[bytes | None, str]:
-    """The request's body if it is of a size that a control call can have."""
+    """The request's body if it is of a size that a control call can have; else None and why, "" if the client left."""
     declared = _headers(scope).get(b"content-length", [b""])[0]
     if declared.isdigit() and int(declared) > BODY_BYTES:
         return None, f"A control call takes at most {BODY_BYTES} bytes, this one announces {declared.decode()[:20]}."
@@ -127,7 +154,7 @@ async def _whole_body(scope: Scope, receive: Receive) -> tuple[bytes | None, str
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b"".join(parts), ""  # the client has gone: whoever reads on will see it
+            return None, ""
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > BODY_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -82,6 +83,40 @@ def test_a_web_page_is_not_let_in_without_the_token() -> None:
     assert answer.status == 403
     assert "was called by a web page" in answer.json()["error"]
     assert app.got == []
+
+
+@pytest.mark.parametrize("host", [b"evil.example", b"evil.example:8000", b"127.0.0.1.evil.example", b"Localhost.Evil"])
+def test_a_page_whose_own_name_points_here_is_not_let_in_without_the_token(host: bytes) -> None:
+    app = App()
+    answer = request(ControlGuard(app), "/server_info", method="GET", headers=[(b"host", host)])
+    assert answer.status == 403
+    assert "by a name that a web page may have. Call it by an address" in answer.json()["error"]
+    assert request(ControlGuard(app, Token(SECRET)), "/pause", headers=[(b"host", host), BEARER]).status == 200
+    assert len(app.got) == 1
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"127.0.0.1:8000", b"0.0.0.0:8000", b"[::1]:8000", b"LOCALHOST:1", b"node7:8000", b"a.localhost"],
+)
+def test_addresses_and_names_that_no_stranger_can_own_are_let_in(host: bytes) -> None:
+    assert request(ControlGuard(App()), "/pause", headers=[(b"host", host)]).status == 200
+
+
+def test_a_call_that_breaks_off_is_no_call() -> None:
+    app, sent = App(), list[Any]()
+    messages = [{"type": "http.request", "body": b'{"level', "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    address = ("127.0.0.1", 1)
+    scope = {"type": "http", "path": "/sleep", "headers": [], "client": address, "server": address}
+    asyncio.run(ControlGuard(app)(scope, receive, send))
+    assert app.got == [] and sent == [] and messages == []
 
 
 @pytest.mark.parametrize("client", [("127.0.0.1", 1), FAR])
