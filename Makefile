@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 
 export HARDPOINT_TORCH_PIP_ARGS
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-fast test-conformance self-test-full test-vllm test-gpu test-wheel demo-vllm-0.31 trainers example-grpo seams vendor-api vendor-api-check constraints soak clean
+.PHONY: help setup demo test lint test-fast test-conformance self-test-full test-vllm test-gpu fla-tests gdn-replays gdn-vllm test-wheel demo-vllm-0.31 trainers example-grpo seams vendor-api vendor-api-check constraints soak clean
 
 help:             ## show this list
 	@grep -hE '^[a-z0-9.-]+: .*##|^[a-z0-9.-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20
@@ -52,6 +52,15 @@ test-vllm: setup  ## tests that start stock vLLM engines
 
 test-gpu:         ## what needs a GPU, with the Python of a machine that has one (torch, Triton and vLLM for it installed)
 	cd tests && $(PYTHON) -m pytest -q -m gpu gpu
+
+fla-tests:        ## fla's own tests of the gated delta rule on our kernels: small ones interpreted, all of them on a GPU
+	$(PYTHON) ci/fla_suite $(if $(FLA),--source $(FLA))
+
+gdn-replays:      ## on a GPU: 10,000 decode steps at B=1 and B=256 in shuffled orders of programs, bit by bit, each way to write windows
+	cd tests && $(PYTHON) -m pytest -q -m gpu gpu/test_kernels_gdn.py -k ten_thousand
+
+gdn-vllm:         ## on a GPU: a GDN model in vLLM with and without our kernels, tokens and log-probabilities compared
+	cd tests && $(PYTHON) -m pytest -q -m gpu gpu/test_vllm_gdn.py
 
 demo-vllm-0.31:   ## the demo on vLLM 0.31, in an environment of its own
 	@$(PYTHON) ci/setup_venv.py --venv .venv-vllm-0.31 --vllm 0.31.0
