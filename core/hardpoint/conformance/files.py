@@ -25,8 +25,10 @@ def read_report(path: Path) -> Report:
     """A report that `write_json` wrote. HardpointError, naming the file, if it cannot be read or is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HardpointError(f"the report {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise HardpointError(f"the report {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise HardpointError(f"the report {path} cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise HardpointError(f"{path}: expected a conformance report, found a {type(data).__name__}")
     return from_json(data, str(path))

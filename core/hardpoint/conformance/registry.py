@@ -95,7 +95,13 @@ def find_change(name: str) -> Mutant | LegalVariant:
 
 def _suggest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]}?"
+    part = name.partition(".")[0]
+    own = [one for one in known if one.startswith(f"{part}.")]
+    if own:
+        return f"; known of {part}: {', '.join(own)}"
+    return f"; names begin with one of these: {', '.join(dict.fromkeys(one.partition('.')[0] + '.' for one in known))}"
 
 
 def _flatten(values: Iterable[object]) -> Iterator[object]:

@@ -47,8 +47,10 @@ def test_two_laws_of_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_unknown_name_gets_a_suggestion_or_the_list() -> None:
     with pytest.raises(registry.UnknownLaw, match=r"did you mean dp_rule\.plans-are-pure\?"):
         registry.find_law("dp_rule.plan-are-pure")
-    with pytest.raises(registry.UnknownLaw, match=r"known: device\."):
+    with pytest.raises(registry.UnknownLaw, match=r"names begin with one of these: device\., streams\."):
         registry.find_law("zzz")
+    with pytest.raises(registry.UnknownLaw, match=r"known of dp_rule: dp_rule\.same-count-on-all-ranks, dp_rule\."):
+        registry.find_law("dp_rule.qqq")
     with pytest.raises(registry.UnknownLaw, match=r"no mutant or legal variant 'device\.nope'"):
         registry.find_change("device.nope")
 
