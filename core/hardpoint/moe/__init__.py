@@ -1,11 +1,14 @@
 """Expert weights: checkpoint formats, kernel layouts, and the one way between them."""
 
 from hardpoint.errors import LayoutError
+from hardpoint.moe.biases import PackedBiases, pack_biases, unpack_biases
 from hardpoint.moe.checkpoint import (
     CHECKPOINT_FORMATS,
     FUSED,
     FUSED_TRANSPOSED,
     GPT_OSS,
+    GPT_OSS_BLOCKS,
+    GPT_OSS_SCALES,
     MIXTRAL,
     PER_EXPERT,
     VLLM,
@@ -21,6 +24,8 @@ __all__ = [
     "FUSED",
     "FUSED_TRANSPOSED",
     "GPT_OSS",
+    "GPT_OSS_BLOCKS",
+    "GPT_OSS_SCALES",
     "MIXTRAL",
     "PER_EXPERT",
     "VLLM",
@@ -29,8 +34,11 @@ __all__ = [
     "LayoutError",
     "LoadSession",
     "MoELayout",
+    "PackedBiases",
     "PackedExperts",
     "ReferenceMoELayout",
     "allocate",
     "linear_expert_map",
+    "pack_biases",
+    "unpack_biases",
 ]

@@ -34,12 +34,33 @@ class CheckpointFormat:
             gate and up give the same pattern for both.
         order: of gate and up along N in a fused tensor.
         axes: ``[E,N,K]`` or ``[E,K,N]`` (without E for one expert).
+        group: storage elements of K that are a last axis of their own: 16 for MXFP4's blocks of 32 values in 16 bytes,
+            ``[E, N, K/16, 16]``. 1 for none. Only with K last.
     """
 
     name: str
     patterns: tuple[str, str, str]
     order: Order = "w13"
     axes: Axes = "[E,N,K]"
+    group: int = 1
+
+    def __post_init__(self) -> None:
+        if self.group > 1 and self.axes != "[E,N,K]":
+            raise LayoutError(f"{self.name}: groups of {self.group} along K need K last, found axes {self.axes}")
+
+    def shape_of(self, matrix: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a tensor whose axes without groups are `matrix`, K last or not as `axes` says.
+
+        Raises:
+            LayoutError: K is no multiple of the group.
+        """
+        if self.group == 1:
+            return matrix
+        if matrix[-1] % self.group:
+            raise LayoutError(
+                f"K of {matrix[-1]} storage elements is not a multiple of the {self.group} in one group of {self.name}"
+            )
+        return (*matrix[:-1], matrix[-1] // self.group, self.group)
 
     @property
     def fused(self) -> bool:
@@ -105,6 +126,19 @@ GPT_OSS = CheckpointFormat(
     ("experts.gate_up_proj", "experts.gate_up_proj", "experts.down_proj"),
     order="interleaved",
     axes="[E,K,N]",
+)
+# OpenAI's MXFP4 checkpoint: blocks [E, 2I, H/32, 16] and scales [E, 2I, H/32] as bytes, K last unlike in bf16 (read in
+# vLLM 0.32, gpt_oss.py, `_load_weights_mxfp4`). Sizes in the descriptor of scales count scales.
+GPT_OSS_BLOCKS = CheckpointFormat(
+    "gpt-oss blocks",
+    ("experts.gate_up_proj_blocks", "experts.gate_up_proj_blocks", "experts.down_proj_blocks"),
+    order="interleaved",
+    group=16,
+)
+GPT_OSS_SCALES = CheckpointFormat(
+    "gpt-oss scales",
+    ("experts.gate_up_proj_scales", "experts.gate_up_proj_scales", "experts.down_proj_scales"),
+    order="interleaved",
 )
 VLLM = CheckpointFormat("vllm", ("experts.w13_weight", "experts.w13_weight", "experts.w2_weight"))
 CHECKPOINT_FORMATS = (PER_EXPERT, MIXTRAL, FUSED, FUSED_TRANSPOSED, GPT_OSS, VLLM)

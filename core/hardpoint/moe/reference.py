@@ -119,7 +119,8 @@ def _fused(views: ExpertViews, checkpoint: CheckpointFormat) -> torch.Tensor:
 
 def _whole(part: torch.Tensor, descriptor: LayoutDescriptor, checkpoint: CheckpointFormat) -> torch.Tensor:
     """Contiguous new memory in the checkpoint's axes and the weights' dtype."""
-    return canonical(part, checkpoint.axes).clone(memory_format=torch.contiguous_format).view(descriptor.dtype)
+    whole = canonical(part, checkpoint.axes).clone(memory_format=torch.contiguous_format).view(descriptor.dtype)
+    return whole.view(checkpoint.shape_of(tuple(whole.shape)))
 
 
 def _dense(descriptor: LayoutDescriptor) -> None:

@@ -102,7 +102,8 @@ class ReferenceLoadSession:
     def _copy(self, parsed: CheckpointName, here: Sequence[int], tensor: torch.Tensor) -> None:
         descriptor, views = self._descriptor, self._views
         local = [descriptor.expert_to_local[expert] for expert in here]
-        source = canonical(words(tensor), self.checkpoint.axes)
+        bits = words(tensor)
+        source = canonical(bits if self.checkpoint.group == 1 else bits.flatten(-2), self.checkpoint.axes)
         parts: Sequence[torch.Tensor] = (source,)
         if len(parsed.shards) == 2:
             parts = split_gate_up(source, self.checkpoint.order, descriptor.intermediate_size)
@@ -130,5 +131,5 @@ def checkpoint_shape(
         n, k = descriptor.hidden_size, descriptor.intermediate_size // per
     else:
         n, k = descriptor.intermediate_size * len(parsed.shards), descriptor.hidden_size // per
-    matrix = (n, k) if checkpoint.axes == "[E,N,K]" else (k, n)
+    matrix = checkpoint.shape_of((n, k) if checkpoint.axes == "[E,N,K]" else (k, n))
     return matrix if parsed.expert is not None else (descriptor.num_experts, *matrix)

@@ -3,6 +3,7 @@
 from hardpoint.sync.plan.coordinates import Coordinates, pipeline_layers
 from hardpoint.sync.plan.destination import Destination, Part
 from hardpoint.sync.plan.execute import Sources, Storages
+from hardpoint.sync.plan.expert_biases import ExpertBiases
 from hardpoint.sync.plan.experts import Experts
 from hardpoint.sync.plan.model import ModelSpec, Receiver
 from hardpoint.sync.plan.names import is_adapter, plain_name
@@ -18,6 +19,7 @@ __all__ = [
     "Coordinates",
     "Dense",
     "Destination",
+    "ExpertBiases",
     "Experts",
     "Landing",
     "ModelSpec",

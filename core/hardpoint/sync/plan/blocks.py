@@ -5,7 +5,9 @@ A model is a sum of blocks. What a family does otherwise is written as a rule of
 
 from __future__ import annotations
 
-from hardpoint.moe import PER_EXPERT, CheckpointFormat, LayoutDescriptor
+from hardpoint.moe import GPT_OSS, PER_EXPERT, CheckpointFormat, LayoutDescriptor
+from hardpoint.sync.dtypes import torch_dtype
+from hardpoint.sync.plan.expert_biases import ExpertBiases
 from hardpoint.sync.plan.experts import Experts
 from hardpoint.sync.plan.rule import Dense, Rule, Segment, Vocab, replicated
 
@@ -101,6 +103,22 @@ def moe(
         replicated(router, router, (layout.num_experts, layout.hidden_size), dtype, layer),
         Experts(name, layout, checkpoint, expert_maps, w13=w13, w2=w2, place=layer),
     )
+
+
+def moe_biases(
+    layer: int,
+    layout: LayoutDescriptor,
+    dtype: str = BF16,
+    *,
+    checkpoint: CheckpointFormat = GPT_OSS,
+    expert_maps: tuple[tuple[int, ...], ...] | None = None,
+    module: str = "experts",
+    prefix: str = "model.layers",
+) -> tuple[Rule, ...]:
+    """Biases of the experts that `moe` gives the weights of; arguments likewise."""
+    name = f"{prefix}.{layer}.mlp"
+    w13, w2 = (f"{name}.{module}.{parameter}_bias" for parameter in ("w13", "w2"))
+    return (ExpertBiases(name, layout, checkpoint, torch_dtype(dtype), expert_maps, w13=w13, w2=w2, place=layer),)
 
 
 def gated_delta_net(

@@ -173,7 +173,7 @@ def _in_checkpoint(
         else:
             start_n += second * size
     by_n, by_k = (k, 1) if checkpoint.axes == "[E,N,K]" else (1, n)
-    matrix = (n, k) if checkpoint.axes == "[E,N,K]" else (k, n)
+    matrix = checkpoint.shape_of((n, k) if checkpoint.axes == "[E,N,K]" else (k, n))
     shape = (layout.num_experts, *matrix) if checkpoint.fused else matrix
     offset = start_n * by_n + start_k * by_k + (expert * n * k if checkpoint.fused else 0)
     return shape, offset, (n * k, row * by_n, by_k)
