@@ -45,6 +45,9 @@ class WeightPublisher:
             gets every tensor, and its own loaders cut it. Neither stands in for the other.
         mode: on path ``plan``, how an update is staged: ``auto``, ``shadow``, ``undo`` or ``off``.
         experts: on path ``plan``, the format of tensors that hold all experts of a layer, if there are such.
+        drafter: on path ``plan``, updates bring the weights of the engines' drafters too (MTP, EAGLE), under their
+            checkpoint names, with ``draft.`` in front if a drafter has a checkpoint of its own. Without it a drafter
+            keeps what it has of its own.
         record: on path ``plan``, where decisions are written; a `FileRecord` outlives this process.
 
     Attributes:
@@ -67,6 +70,7 @@ class WeightPublisher:
         path: str = "plan",
         mode: Mode | str = Mode.AUTO,
         experts: CheckpointFormat | None = None,
+        drafter: bool = False,
         record: DecisionRecord | None = None,
     ) -> None:
         if path not in ("plan", "whole"):
@@ -82,7 +86,9 @@ class WeightPublisher:
         self._communicator: Communicator | None = None
         self._generation = 0
         self._epoch = 0
-        self._path = path
+        if drafter and path != "plan":
+            raise SyncError("A drafter's weights come with the target's on path 'plan' only, found path 'whole'.")
+        self._path, self._drafter = path, drafter
         self.mode = Mode(mode)
         self._options = Options(bucket_bytes, experts, record)
         self._planned: PlannedSender | None = None
@@ -110,6 +116,7 @@ class WeightPublisher:
             "name": self._name,
             "deadline": self._deadline,
             "path": self._path,
+            "drafter": self._drafter,
         }
 
     def connect(self, deadline: float | None = None) -> None:

@@ -217,3 +217,16 @@ def test_off_that_fails_serves_nothing_until_a_full_update(modes: Answer, stock:
     assert "serves nothing until a full update" in said["served"]
     assert modes["off"][f"after {fault}"]["error"] is None
     assert modes["off"][f"after {fault}"]["tokens"] == stock[1]
+
+
+def test_a_trainer_that_an_engine_cannot_serve_is_refused_and_the_earlier_one_stays(modes: Answer, stock: Any) -> None:
+    assert "this engine has no drafter" in modes["no drafter"]
+    assert modes["still joined"]["error"] is None
+    assert modes["still joined"]["tokens"] == stock[2]
+
+
+def test_a_colocated_trainer_publishes_by_a_plan(modes: Answer, stock: Any) -> None:
+    assert modes["colocated"]["error"] is None
+    assert modes["colocated"]["committed"]
+    assert modes["colocated"]["tokens"] == stock[1]
+    assert modes["colocated"]["version"] == "20"

@@ -148,7 +148,7 @@ def _failed_commit(llm: Any, model: Any, trainer: Trainer, folder: str) -> dict[
 
 def break_load(model: Any) -> None:
     """Make the next loads fail half way: whole tensors by the model's own loaders, planned ones by ours."""
-    from hardpoint_vllm.weight_transfer.planned import staging
+    from hardpoint_vllm.weight_transfer.planned import reload
 
     original = model.load_weights
 
@@ -158,7 +158,7 @@ def break_load(model: Any) -> None:
         raise MemoryError("no room for the second half")
 
     model.load_weights = load_weights
-    put, done = staging._put, [0]
+    put, done = reload._put, [0]
 
     def broken(param: Any, loaded_weight: Any) -> None:
         done[0] += not param.is_meta
@@ -166,15 +166,15 @@ def break_load(model: Any) -> None:
             raise MemoryError("no room for the second half")
         put(param, loaded_weight)
 
-    staging._put, staging._whole_put = broken, put  # type: ignore[attr-defined]
+    reload._put, reload._whole_put = broken, put  # type: ignore[attr-defined]
 
 
 def mend_load(model: Any) -> None:
-    from hardpoint_vllm.weight_transfer.planned import staging
+    from hardpoint_vllm.weight_transfer.planned import reload
 
     vars(model).pop("load_weights", None)
-    if hasattr(staging, "_whole_put"):
-        staging._put = staging._whole_put
+    if hasattr(reload, "_whole_put"):
+        reload._put = reload._whole_put
 
 
 def _without_reset(llm: Any, trainer: Trainer, folder: str) -> dict[str, Any]:

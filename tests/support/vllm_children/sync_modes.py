@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from hardpoint.communicator.through_host import through_host
+from hardpoint.device import HostDevice
+from hardpoint.sync import TensorSpec
 from hardpoint.sync.transaction import Room
-from support.tiny_models import PROMPTS
+from hardpoint_trainers import WeightPublisher
+from hardpoint_trainers.adapters.engines import LocalEngine
+from hardpoint_trainers.adapters.route import Route
+from support.tiny_models import PROMPTS, checkpoint
 from support.vllm_children.engine import bits, tokens, worker_of
-from support.vllm_children.sync import Trainer, break_load, mend_load, update
+from support.vllm_children.sync import DEADLINE, Trainer, break_load, mend_load, update
 
 
 def modes(llm: Any, trainer: Trainer, one: str, two: str) -> dict[str, Any]:
@@ -45,7 +55,46 @@ def modes(llm: Any, trainer: Trainer, one: str, two: str) -> dict[str, Any]:
         again = update(llm, trainer, one, number + 1, mode=next_mode)
         # Requests that the stopped engine took are answered now as well, before these.
         found["off"][f"after {fault}"] = again | {"tokens": tokens(llm)[-len(PROMPTS) :]}
+    info = trainer.init_info | {"drafter": True}
+    found["no drafter"] = _joined(llm, info)
+    found["still joined"] = update(llm, trainer, two, 19) | {"tokens": tokens(llm)}
+    found["colocated"] = _colocated(llm, one, 19) | {"tokens": tokens(llm), "version": llm.get_weight_version()}
     return found
+
+
+class Streamed:
+    """A checkpoint that makes one tensor at a time, as a trainer's gathered weights do."""
+
+    def __init__(self, folder: str) -> None:
+        self._tensors = checkpoint(Path(folder))
+        self.specs = tuple(TensorSpec.of(name, tensor) for name, tensor in self._tensors.items())
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in self._tensors.items():
+            yield name, tensor.clone()
+
+
+def _colocated(llm: Any, folder: str, epoch: int) -> dict[str, Any]:
+    """The trainer in the engine's own process, as TRL and ms-swift have it, through host memory."""
+    publisher = WeightPublisher(deadline=DEADLINE, bucket_bytes=1 << 16, communicator=through_host(HostDevice()))
+    route = Route(publisher, ((LocalEngine(llm), 1),), deadline=DEADLINE, alone=True, terms={"transport": "host"})
+    route.epoch = epoch
+    try:
+        outcome = route.send(Streamed(folder))
+        return {"error": None, "committed": outcome is not None and outcome.committed}
+    except Exception as caught:  # noqa: BLE001 - the test looks at it
+        return {"error": str(caught), "committed": False}
+    finally:
+        route.close()
+
+
+def _joined(llm: Any, init_info: dict[str, Any]) -> str:
+    """What an engine says that refuses to join."""
+    try:
+        llm.init_weight_transfer_engine({"init_info": init_info})
+    except Exception as error:  # noqa: BLE001 - the test looks at it
+        return str(error)
+    return ""
 
 
 def _served(llm: Any) -> str:

@@ -29,6 +29,7 @@ from hardpoint_vllm.weight_transfer.commit import commit
 from hardpoint_vllm.weight_transfer.finite import refuse_nonfinite
 from hardpoint_vllm.weight_transfer.first_load import FirstLoad, record_of
 from hardpoint_vllm.weight_transfer.info import HardpointInitInfo, HardpointUpdateInfo
+from hardpoint_vllm.weight_transfer.planned.served import DRAFT, Served, ServedModel
 from hardpoint_vllm.weight_transfer.planned.session import Place, PlannedUpdates
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         self._slot: AdapterSlot | None = None  # of a trainer that sends an adapter alone
         self._adapters: dict[int, Any] = {}  # by slot number, as updates brought them
         self._taken = False  # this session's update has been committed, on path plan
+        self.drafter: torch.nn.Module | None = None  # whoever calls `init_transfer_engine` for the worker says it
         self.fresh = False  # weights have changed, and the core has not been told
         self.received_bytes = 0  # payload of the last committed update
 
@@ -94,6 +96,7 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
                 f"The update of epoch {earlier.under_way} by another trainer is under way on rank {earlier.rank}; let "
                 "it end, or end that trainer, before this one joins."
             )
+        served = self._served(init_info) if init_info.path == "plan" else None  # refused, the earlier trainer stays
         self.shutdown()
         slot = None
         if init_info.adapter is not None:
@@ -102,16 +105,14 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         meeting = join_store(init_info.host, init_info.port, deadline=init_info.deadline)
         parallel = self.parallel_config
         worker = parallel.data_parallel_index * parallel.world_size + parallel.rank
-        if init_info.path == "plan":
+        if served is not None:
             self._planned = PlannedUpdates(
                 init_info,
                 meeting.store,
                 Place(init_info.rank_offset + worker, self._where(), _local_workers(parallel)),
                 hardpoint.get_backend(),
                 self.device,
-                self._default_model,
-                self.model_config,
-                self._first(self._default_model),
+                served,
                 earlier,
             )
             self._info = init_info
@@ -140,7 +141,8 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
             raise SyncError("This trainer sends an adapter of the model alone; a drafter has none.")
         if self._planned is not None and self.model is not self._default_model:
             raise SyncError(
-                "A drafter has updates of its own on path 'whole' only: give the publisher path='whole' for it."
+                "A drafter has no updates of its own on path 'plan': give the publisher drafter=True, and each update "
+                "brings target and drafter in one transaction; or path='whole'."
             )
 
     def receive_weights(self, update_info: HardpointUpdateInfo) -> None:
@@ -224,6 +226,21 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         self._taken = self.fresh = True
         self.received_bytes = self._planned.received_bytes
         _logger.info("hardpoint: epoch %d committed, by plan", self.epoch)
+
+    def _served(self, init_info: HardpointInitInfo) -> Served:
+        """The models that a trainer's updates fill, as it says in `init_info`."""
+        config = self._default_model_config
+        target = ServedModel(self._default_model, config, self._first(self._default_model))
+        if not init_info.drafter:
+            return Served(target)
+        draft_config = getattr(self.vllm_config.speculative_config, "draft_model_config", None)
+        if self.drafter is None or draft_config is None:
+            raise SyncError(
+                "The trainer sends a drafter's weights too (drafter=True), and this engine has no drafter with any. "
+                "Start it with a speculative_config, or have the publisher leave the drafter out."
+            )
+        own = "" if draft_config.model == config.model else DRAFT  # MTP is a part of the target's checkpoint
+        return Served(target, ServedModel(self.drafter, draft_config, self._first(self.drafter), DRAFT, own))
 
     def _where(self) -> str:
         parallel = self.parallel_config

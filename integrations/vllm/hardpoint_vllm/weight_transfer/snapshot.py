@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+
+
+class Modules(Protocol):
+    """A model, or several as one."""
+
+    def modules(self) -> Iterator[torch.nn.Module]: ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Snapshot:
         values: False to keep which tensor is where, and no values.
     """
 
-    def __init__(self, model: torch.nn.Module, *, values: bool = True) -> None:
+    def __init__(self, model: Modules, *, values: bool = True) -> None:
         self._modules = [_remember(module) for module in model.modules()]
         unique = {id(tensor): tensor for tensor in self._tensors()} if values else {}
         self._values = [(tensor, tensor.detach().to("cpu", copy=True)) for tensor in unique.values()]

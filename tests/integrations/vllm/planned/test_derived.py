@@ -17,8 +17,10 @@ from hardpoint.errors import SyncError
 from hardpoint.sync.plan import Offer, Receiver, Sources, SyncPlan, make_plan
 from hardpoint.sync.plan.execute import new_buffer
 from hardpoint.sync.transaction import Mode, Room
+from hardpoint_vllm.weight_transfer.first_load import FirstLoad
 from hardpoint_vllm.weight_transfer.placement import Watch, destinations
-from hardpoint_vllm.weight_transfer.planned.staging import ModelWeights, load_staged
+from hardpoint_vllm.weight_transfer.planned.served import Served, ServedModel
+from hardpoint_vllm.weight_transfer.planned.staging import ModelWeights
 
 pytestmark = pytest.mark.vllm
 MODES = [Mode.SHADOW, Mode.UNDO, Mode.OFF]
@@ -119,11 +121,19 @@ def land(staging: Any, plan: SyncPlan, version: int, buckets: int | None = None)
         staging.target.land(bucket, buffer)
 
 
-def weights(model: torch.nn.Module, plan: SyncPlan, gate: Standing, load: Any = None) -> ModelWeights:
-    def loads(staged: Mapping[str, torch.Tensor]) -> None:
-        load_staged(model, SimpleNamespace(dtype=torch.float32), staged, {})
+def weights(model: torch.nn.Module, plan: SyncPlan, gate: Standing, breaks: bool = False) -> ModelWeights:
+    placed = {of.parameter: None for of in plan.destinations_for(1)}
+    first = FirstLoad({}, frozenset(), placed)  # type: ignore[arg-type]
+    served = Served(ServedModel(model, SimpleNamespace(dtype=torch.float32), first))
+    if breaks:
+        loads = served.load
 
-    return ModelWeights(plan, 1, model, torch.device("cpu"), load or loads, gate)  # type: ignore[arg-type]
+        def broken(staged: Mapping[str, torch.Tensor]) -> None:
+            loads({"proj.weight": staged["proj.weight"]})
+            raise MemoryError("no room for the second half")
+
+        served.load = broken  # type: ignore[method-assign]
+    return ModelWeights(plan, 1, served, torch.device("cpu"), gate)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -161,12 +171,7 @@ def test_an_abort_restores_derived_state(mode: Mode, prepared: bool) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_load_that_breaks_half_way_is_undone_or_said_to_be_lost_and_a_full_update_mends_it(mode: Mode) -> None:
     model, _, plan = _model()
-
-    def breaks(staged: Mapping[str, torch.Tensor]) -> None:
-        load_staged(model, SimpleNamespace(dtype=torch.float32), {"proj.weight": staged["proj.weight"]}, {})
-        raise MemoryError("no room for the second half")
-
-    staging = weights(model, plan, Standing(), breaks).stage(mode)
+    staging = weights(model, plan, Standing(), breaks=True).stage(mode)
     land(staging, plan, 1)
     with pytest.raises(MemoryError):
         staging.prepare()

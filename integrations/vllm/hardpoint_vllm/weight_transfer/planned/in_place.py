@@ -8,7 +8,7 @@ size (packed weights), or that shares it, gets room beside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,9 +21,10 @@ from hardpoint_vllm.weight_transfer.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from hardpoint.sync.plan import SyncPlan
+    from hardpoint_vllm.weight_transfer.planned.served import Served
 
 
-def rooms(plan: SyncPlan, rank: int, model: torch.nn.Module, device: torch.device, free: int) -> tuple[Storages, int]:
+def rooms(plan: SyncPlan, rank: int, model: Served, device: torch.device, free: int) -> tuple[Storages, int]:
     """Where an update can land without a second copy of the weights, and the bytes that are taken beside them.
 
     Args:
@@ -60,7 +61,6 @@ class InPlaceStaging:
     Args:
         mode: ``undo``: all values are kept in host memory; ``off``: none are, so that an abort after the first bucket
             ends in FAILED.
-        load: puts staged parameters, by name, into the model.
         run: has the worker's thread do something.
     """
 
@@ -71,12 +71,11 @@ class InPlaceStaging:
         self,
         mode: Mode,
         target: Storages,
-        model: torch.nn.Module,
-        load: Callable[[Mapping[str, torch.Tensor]], None],
+        model: Served,
         run: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self.target = target
-        self._load, self._run = load, run
+        self._model, self._run = model, run
         self._undo = mode is Mode.UNDO
         self._old: Snapshot | None = Snapshot(model, values=self._undo)
         self._stop: Callable[[], None] | None = None
@@ -94,7 +93,7 @@ class InPlaceStaging:
     def prepare(self) -> None:
         """Make every layer anew from what has landed, on the worker's thread."""
         self.target.clear_padding()
-        self._run(lambda: self._load(self.target.named))
+        self._run(lambda: self._model.load(self.target.named))
 
     def commit(self) -> None:
         """It is in already."""

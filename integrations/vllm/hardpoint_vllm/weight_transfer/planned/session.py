@@ -7,7 +7,6 @@ gate in `update_weights`, and there the update is put in, voted on and committed
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +15,20 @@ import torch
 from hardpoint.communicator.through_host import through_host
 from hardpoint.device import HostDevice
 from hardpoint.errors import SyncError
-from hardpoint.sync.plan.declaration import Declaration
 from hardpoint.sync.remote import DataPlane, Directory, ReceiverLink
 from hardpoint.sync.stream import open_link
 from hardpoint.sync.transaction import Participant, Phase, Room, Unplanned, Weights
 from hardpoint_vllm.weight_transfer.commit import CommitFailed
-from hardpoint_vllm.weight_transfer.first_load import FirstLoad
-from hardpoint_vllm.weight_transfer.placement import destinations
 from hardpoint_vllm.weight_transfer.planned.gate import Gate
 from hardpoint_vllm.weight_transfer.planned.inspect import refuse_nonfinite_staged
-from hardpoint_vllm.weight_transfer.planned.staging import ModelWeights, load_staged
+from hardpoint_vllm.weight_transfer.planned.staging import ModelWeights
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
     from hardpoint.backend import Backend
     from hardpoint_vllm.weight_transfer.info import HardpointInitInfo
+    from hardpoint_vllm.weight_transfer.planned.served import Served
 
 _logger = logging.getLogger("vllm.hardpoint.weight_transfer")
 
@@ -55,7 +52,7 @@ class PlannedUpdates:
     """Declares this worker's parameters to the trainer and takes its updates.
 
     Args:
-        first: what the model was loaded from.
+        served: the models that an update fills.
         after: the updates of an earlier trainer, which have ended.
 
     Raises:
@@ -69,14 +66,11 @@ class PlannedUpdates:
         place: Place,
         backend: Backend,
         device: torch.device,
-        model: torch.nn.Module,
-        model_config: Any,
-        first: FirstLoad,
+        served: Served,
         after: PlannedUpdates | None = None,
     ) -> None:
-        declared = Declaration(destinations(first.placed), tuple(sorted(first.specs.keys() - first.required)))
-        self._info, self._place, self._device, self._model = info, place, device, model
-        self._load = _loader(model, model_config, first)
+        declared = served.declaration()
+        self._info, self._place, self._device, self._served = info, place, device, served
         self._directory = Directory(store, info.name)
         self._members = tuple(range(1, info.world_size))
         inspect = refuse_nonfinite_staged if info.nonfinite == "refuse" else _anything
@@ -164,19 +158,10 @@ class PlannedUpdates:
             return None
         entries = self._directory.entries(self._members, self._info.deadline)
         plan = self._directory.plan(entries.values(), proposal.offer, proposal.bucket_bytes)
-        return ModelWeights(plan, self._place.rank, self._model, self._device, self._load, self.gate)
+        return ModelWeights(plan, self._place.rank, self._served, self._device, self.gate)
 
     def _say(self, sentence: str) -> None:
         _logger.info("hardpoint: rank %d: %s", self._place.rank, sentence)
-
-
-def _loader(
-    model: torch.nn.Module, model_config: Any, first: FirstLoad
-) -> Callable[[Mapping[str, torch.Tensor]], None]:
-    def load(staged: Mapping[str, torch.Tensor]) -> None:
-        load_staged(model, model_config, staged, first.kept)
-
-    return load
 
 
 def _room(backend: Backend, device: torch.device, beside: int) -> Room:

@@ -9,7 +9,7 @@ is done before this rank says yes, with the old values in host memory; after the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,7 @@ from hardpoint_vllm.weight_transfer.snapshot import Snapshot
 if TYPE_CHECKING:
     from hardpoint.sync.transaction.staging import Staging
     from hardpoint_vllm.weight_transfer.planned.gate import Gate
+    from hardpoint_vllm.weight_transfer.planned.served import Served
 
 Run = Callable[[Callable[[], Any]], Any]
 
@@ -33,7 +34,6 @@ class ModelWeights:
     """See `hardpoint.sync.transaction.Weights`.
 
     Args:
-        load: puts staged parameters, by name, into the model.
         gate: where the worker stands still, and what memory there is.
     """
 
@@ -41,17 +41,18 @@ class ModelWeights:
         self,
         plan: SyncPlan,
         rank: int,
-        model: torch.nn.Module,
+        model: Served,
         device: torch.device,
-        load: Callable[[Mapping[str, torch.Tensor]], None],
         gate: Gate,
     ) -> None:
         self.plan, self.rank = plan, rank
-        self._model, self._device, self._load, self._gate = model, device, load, gate
+        self._model, self._device, self._gate = model, device, gate
 
     @property
     def nbytes(self) -> int:
-        return sum(volume(of.shape) * ITEMSIZE[of.dtype] for of in self.plan.destinations_for(self.rank))
+        """Of a second copy, and on an accelerator of the ring that it streams through: `auto` leaves room for both."""
+        ring = 0 if self._device.type == "cpu" else 2 * self.plan.bucket_bytes
+        return ring + sum(volume(of.shape) * ITEMSIZE[of.dtype] for of in self.plan.destinations_for(self.rank))
 
     def stage(self, mode: Mode) -> Staging:
         """See `Weights.stage`. Every mode but off keeps old values in host memory; SyncError if they do not fit."""
@@ -64,16 +65,16 @@ class ModelWeights:
             of.parameter: torch.empty(of.shape, dtype=torch_dtype(of.dtype), device=self._device)
             for of in self.plan.destinations_for(self.rank)
         }
-        return ModelStaging(Storages(self.plan, self.rank, made), self._model, self._load, self._gate.run)
+        return ModelStaging(Storages(self.plan, self.rank, made), self._model, self._gate.run)
 
     def _in_place(self, mode: Mode) -> InPlaceStaging:
         target, _ = rooms(self.plan, self.rank, self._model, self._device, self._gate.room().device)
-        return InPlaceStaging(mode, target, self._model, self._load, self._gate.run)
+        return InPlaceStaging(mode, target, self._model, self._gate.run)
 
     def _room_for_old(self, mode: Mode) -> None:
         if mode is Mode.OFF:
             return
-        needed, free = sum(of.nbytes for of in self._model.parameters()), self._gate.room().host
+        needed, free = sum(of.nbytes for _, of in self._model.named_parameters()), self._gate.room().host
         if self._device.type == "cpu" and mode is Mode.SHADOW:
             needed += self.nbytes  # the second copy is in the same memory
         if needed > free:
@@ -89,11 +90,9 @@ class ModelStaging:
     serves = True
     in_place = False
 
-    def __init__(
-        self, target: Storages, model: torch.nn.Module, load: Callable[[Mapping[str, torch.Tensor]], None], run: Run
-    ) -> None:
+    def __init__(self, target: Storages, model: Served, run: Run) -> None:
         self.target = target
-        self._model, self._load, self._run = model, load, run
+        self._model, self._run = model, run
         self._old: Snapshot | None = None
 
     def land(self, bucket: Bucket, payload: torch.Tensor) -> None:
@@ -121,51 +120,4 @@ class ModelStaging:
 
     def _put_in(self) -> None:
         self._old = Snapshot(self._model)
-        self._load(self.target.named)
-
-
-def load_staged(
-    model: torch.nn.Module, model_config: Any, staged: Mapping[str, torch.Tensor], kept: Mapping[str, torch.Tensor]
-) -> None:
-    """Load parameters that are cut and fused already, by parameter name, through vLLM's layerwise reload.
-
-    `kept`: tensors of the same layers that no update brings; the reload makes the whole layer anew.
-    """
-    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-    from vllm.model_executor.model_loader.reload.layerwise import make_online_process_loader
-
-    given = {**kept, **staged}
-    originals: list[tuple[torch.Tensor, Any]] = []
-    try:
-        with torch.no_grad():
-            initialize_layerwise_reload(model)
-            for prefix, layer in model.named_modules():
-                at = f"{prefix}." if prefix else ""
-                own = []
-                for name in (*layer._parameters, *layer._buffers):
-                    meta = getattr(layer, name) if f"{at}{name}" in given else None
-                    if meta is not None and meta.is_meta:  # else the reload has not moved it, and it has its value
-                        originals.append((meta, _unwrapped(meta)))
-                        meta.weight_loader = _put
-                        meta.weight_loader = make_online_process_loader(layer, name)
-                        own.append((meta, given[f"{at}{name}"]))
-                for meta, value in own:
-                    meta.weight_loader(meta, value)
-            finalize_layerwise_reload(model, model_config)
-    finally:
-        for meta, original in originals:  # they are vLLM's own record of the model, and serve its next reload
-            meta.weight_loader = original  # type: ignore[attr-defined]
-
-
-def _unwrapped(meta: torch.Tensor) -> Any:
-    """The loader of a parameter, without what the reload has put around it."""
-    loader: Any = meta.weight_loader  # type: ignore[attr-defined]
-    while loader.__name__ == "online_process_loader":
-        loader = loader.__wrapped__
-    return loader
-
-
-def _put(param: torch.Tensor, loaded_weight: torch.Tensor) -> None:
-    if param.shape != loaded_weight.shape:
-        raise SyncError(f"A parameter of shape {list(param.shape)} was staged as {list(loaded_weight.shape)}.")
-    param.data.copy_(loaded_weight)
+        self._model.load(self.target.named)
