@@ -12,6 +12,7 @@ from hardpoint.explain.explanation import Explanation, Origin
 from hardpoint.probe.report import UnreadableReport
 
 _COLUMNS = ("group", "rank", "last call", "op and form", "state", "seconds ago", "where the main thread is")
+_APART = 900.0  # seconds: ranks of one hang write within a deadline of each other
 _OURS = ("/hardpoint/communicator/", "/threading.py", "/multiprocessing/")
 
 
@@ -111,6 +112,13 @@ def explain_hang(records: Sequence[Record]) -> Explanation:
             unproven.append(
                 f"No record of {who} of group {group!r}: it died without a word, ran without HARDPOINT_RECORDS, "
                 "or its file is not here. What it was in can only be told from the others."
+            )
+        times = [record.written for record in ranks.values()]
+        if max(times) - min(times) > _APART:
+            oldest = min(ranks.values(), key=lambda record: record.written)
+            unproven.append(
+                f"The records of group {group!r} were written up to {max(times) - min(times):.0f} s apart, that of rank "
+                f"{oldest.rank} (pid {oldest.pid}) first: it may be of an earlier run. Empty the folder before each run."
             )
     if len({record.host for record in records}) > 1:
         unproven.append("The records come from several hosts: times of different ranks are as good as their clocks.")

@@ -101,6 +101,14 @@ def test_a_rank_without_a_record_is_said() -> None:
     assert any(line.startswith("No record of rank 2") for line in found.unproven)
 
 
+def test_a_record_that_may_be_of_an_earlier_run_is_said() -> None:
+    old = read_record(data(1, BARRIER) | {"written": 50.0 - 86400.0}, "rank 1")
+    found = explain_hang([record(0, BARRIER, GATHER), old])
+    assert any("86400 s apart, that of rank 1 (pid 101) first" in line for line in found.unproven)
+    fresh = explain_hang([record(0, BARRIER, GATHER), record(1, BARRIER)])
+    assert not any("apart" in line for line in fresh.unproven)
+
+
 def test_the_newest_record_of_a_rank_counts() -> None:
     old = read_record(data(1, BARRIER) | {"written": 10.0}, "old")
     assert explain_hang([record(0, BARRIER, GATHER), record(1, BARRIER, GATHER), old]).origins == ()
