@@ -117,8 +117,9 @@ def explain_hang(records: Sequence[Record]) -> Explanation:
         if max(times) - min(times) > _APART:
             oldest = min(ranks.values(), key=lambda record: record.written)
             unproven.append(
-                f"The records of group {group!r} were written up to {max(times) - min(times):.0f} s apart, that of rank "
-                f"{oldest.rank} (pid {oldest.pid}) first: it may be of an earlier run. Empty the folder before each run."
+                f"The records of group {group!r} were written up to {max(times) - min(times):.0f} s apart, that of "
+                f"rank {oldest.rank} (pid {oldest.pid}) first: it may be of an earlier run. Empty the folder before "
+                "each run."
             )
     if len({record.host for record in records}) > 1:
         unproven.append("The records come from several hosts: times of different ranks are as good as their clocks.")
