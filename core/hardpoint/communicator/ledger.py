@@ -111,8 +111,8 @@ class Ledger:
         self._record = record
         # More ranks on one store beat more slowly: the sum stays at some 2,000 messages per second.
         self.heartbeat = max(0.25, world_size / 2000)
-        self._now: tuple[int, str, bool] = (-1, "", False)
-        self._recent: deque[tuple[int, str]] = deque(maxlen=_RECENT)
+        self._now: tuple[int, object, bool] = (-1, "", False)
+        self._recent: deque[tuple[int, object]] = deque(maxlen=_RECENT)
         self._broken: str | None = None
         self._closed = False
         self._beat = 0
@@ -125,12 +125,12 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name=f"hardpoint-ledger-{rank}", daemon=True)
         self._thread.start()
 
-    def enter(self, sequence: int, call: str) -> None:
-        """This rank is in `call` now."""
+    def enter(self, sequence: int, call: object) -> None:
+        """This rank is in `call` now: a text, or what becomes one by `str` when it is published."""
         self._recent.append((sequence, call))
         self._now = (sequence, call, True)
 
-    def leave(self, sequence: int, call: str) -> None:
+    def leave(self, sequence: int, call: object) -> None:
         """The call came back."""
         self._now = (sequence, call, False)
 
@@ -198,9 +198,9 @@ class Ledger:
         record = {
             "beat": self._beat,
             "sequence": sequence,
-            "call": call,
+            "call": str(call),
             "inside": inside,
-            "recent": list(self._recent.copy()),
+            "recent": [(number, str(each)) for number, each in self._recent.copy()],
             "broken": broken,
             "closed": closed,
         }

@@ -69,7 +69,7 @@ def _install_all(device_type: str) -> None:
     from hardpoint_vllm.control import install as control
     from hardpoint_vllm.metrics import watch as metrics
     from hardpoint_vllm.moe import unquantized
-    from hardpoint_vllm.parallel import padding, zero_tail
+    from hardpoint_vllm.parallel import exchange, padding, zero_tail
     from hardpoint_vllm.triton import gdn
     from hardpoint_vllm.weight_transfer import core_hook, first_load
 
@@ -78,6 +78,7 @@ def _install_all(device_type: str) -> None:
         ("triton.gdn", gdn.install),
         ("moe.unquantized", unquantized.install),
         ("parallel.padding", padding.install),
+        ("parallel.exchange", exchange.install),
         ("parallel.zero_tail", lambda: zero_tail.install(device_type)),
         ("weight_transfer.first_load", first_load.install),
         ("weight_transfer.core_hook", core_hook.install),

@@ -48,15 +48,7 @@ def _rows() -> list[Override]:
             lambda: "hardpoint" in getattr(_member(_FACTORY, "WeightTransferEngineFactory"), "_registry", ()),
             "used where weight_transfer_config names backend 'hardpoint'; the trainer side is registered beside it",
         ),
-        _row(
-            "vllm.platforms.cpu:CpuPlatform",
-            "subclass",
-            "platform.cpu",
-            "worker that can be a pipeline stage, ragged collectives with a deadline; stock asserts with PP=2, has no "
-            "all_gatherv with DP+EP; keeps the in-tree _enum, so is_cpu() and the rest answer as before",
-            _derived,
-            "skipped by vLLM where VLLM_TARGET_DEVICE=cpu; nothing else depends on it",
-        ),
+        _platform(),
         _row(
             f"{_MOE}:UnquantizedFusedMoEMethod.process_weights_after_loading",
             "registration",
@@ -91,6 +83,7 @@ def _rows() -> list[Override]:
             _patched("vllm.v1.worker.dp_utils", None, "_synchronize_dp_ranks"),
             "adds what the backend's DpRule asks for; sync_cudagraph_and_dp_padding of the newer runner likewise",
         ),
+        *(_exchange(target) for target in _EXCHANGES),
         *(_attention(name) for name in _attention_names()),
         *_sleep(),
         *_front(),
@@ -98,6 +91,51 @@ def _rows() -> list[Override]:
         *(_probe() if wanted() else ()),
         *(_triton() if _launches_triton() else ()),
     ]
+
+
+_DERIVED = {
+    "cpu": "worker that can be a pipeline stage, ragged collectives with a deadline; stock asserts with PP=2, has no "
+    "all_gatherv with DP+EP",
+    "cuda": "collectives of vLLM's groups on record; the barrier and the scheduler of the backend's rule",
+    "xpu": "one gather into one tensor, where stock misuses all_gather; collectives of vLLM's groups on record; the "
+    "barrier and the scheduler of the backend's rule",
+}
+
+
+def _platform() -> Override:
+    from hardpoint_vllm.platform import PLATFORMS
+
+    found = _device_type() if _device_type() in PLATFORMS else "cpu"
+    module, _, name = PLATFORMS[found].base.rpartition(".")
+    return _row(
+        f"{module}:{name}",
+        "subclass",
+        f"platform.{found}",
+        f"{_DERIVED[found]}; keeps the in-tree _enum, so is_cpu() and the rest answer as before",
+        _derived,
+        "skipped by vLLM where VLLM_TARGET_DEVICE=cpu; nothing else depends on it",
+    )
+
+
+_EXCHANGES = (
+    "vllm.v1.worker.dp_utils:_run_ar",
+    "vllm.config.parallel:ParallelConfig.has_unfinished_dp",
+    "vllm.config.parallel:ParallelConfig.sync_dp_state",
+)
+
+
+def _exchange(target: str) -> Override:
+    module, _, path = target.partition(":")
+    owner, _, name = path.rpartition(".")
+    return _row(
+        target,
+        "patch",
+        "parallel.exchange",
+        "a data-parallel engine that died or stalls is a line about a socket, after gloo's own timeout; here it has a "
+        "name",
+        _patched(module, owner or None, name),
+        "changes the error alone",
+    )
 
 
 def _probe() -> list[Override]:

@@ -42,8 +42,9 @@ def _replaced() -> set[str]:
             if isinstance(value, type) and value.__module__ == module_name:
                 names |= {
                     f"{module_name}:{name}.{member}"
-                    for member, function in list(vars(value).items())
-                    if isinstance(function, FunctionType) and hasattr(function, "__hardpoint_original__")
+                    for member, held in list(vars(value).items())
+                    if isinstance(function := getattr(held, "__func__", held), FunctionType)
+                    and hasattr(function, "__hardpoint_original__")
                 }
     return names
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from vllm.distributed.device_communicators.all2all import AgRsAll2AllManager
 
+from hardpoint_vllm.parallel.capturing import capturing
 from hardpoint_vllm.parallel.rule import rule
 
 
@@ -29,13 +30,14 @@ class HardpointAll2AllManager(AgRsAll2AllManager):  # type: ignore[misc]
         return super().combine(*args, **kwargs)
 
     def _meet(self, args: Any, kwargs: Any, position: int) -> None:
-        if not rule().barrier(expert_parallel=True, capturing=_capturing()):
+        if not rule().barrier(expert_parallel=True, capturing=capturing()):
             return
         sequence_parallel = kwargs.get("is_sequence_parallel", args[position] if len(args) > position else False)
         torch.distributed.barrier(self._get_comm_group(sequence_parallel).cpu_group)
 
 
-def _capturing() -> bool:
-    accelerator = torch.accelerator.current_accelerator()
-    module = getattr(torch, accelerator.type, None) if accelerator is not None else None
-    return bool(getattr(module, "is_current_stream_capturing", lambda: False)())
+def with_barrier(manager: Any) -> Any:
+    """`manager`, made ours in place if it is vLLM's gather and scatter: another (DeepEP ...) meets by itself."""
+    if type(manager) is AgRsAll2AllManager:
+        manager.__class__ = HardpointAll2AllManager  # keeps whatever this release's constructor was given
+    return manager

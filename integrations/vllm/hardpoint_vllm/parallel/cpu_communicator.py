@@ -17,10 +17,13 @@ import hardpoint
 from hardpoint.communicator import Communicator, Rendezvous
 from hardpoint.environment import collective_deadline
 from hardpoint_vllm.parallel.all2all import HardpointAll2AllManager
+from hardpoint_vllm.parallel.watched import Watched
 
 
-class HardpointCpuCommunicator(CpuCommunicator):  # type: ignore[misc]
-    """`CpuCommunicator` for every group; `all_gatherv` and `reduce_scatterv` for those that are asked for them."""
+class HardpointCpuCommunicator(Watched, CpuCommunicator):  # type: ignore[misc]
+    """`CpuCommunicator` for every group, watched; `all_gatherv` and `reduce_scatterv` for those that ask for them."""
+
+    blocking = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

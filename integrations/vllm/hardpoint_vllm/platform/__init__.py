@@ -20,4 +20,6 @@ class Derived:
 # In-tree platforms that are not listed (Zen CPUs with zentorch, for example) are left to vLLM.
 PLATFORMS: dict[str, Derived] = {
     "cpu": Derived("vllm.platforms.cpu.CpuPlatform", "hardpoint_vllm.platform.cpu.HardpointCpuPlatform"),
+    "cuda": Derived("vllm.platforms.cuda.CudaPlatform", "hardpoint_vllm.platform.cuda.HardpointCudaPlatform"),
+    "xpu": Derived("vllm.platforms.xpu.XPUPlatform", "hardpoint_vllm.platform.xpu.HardpointXpuPlatform"),
 }

@@ -7,7 +7,7 @@ from typing import Any
 from vllm.platforms.cpu import CpuPlatform
 
 from hardpoint_vllm import sleep
-from hardpoint_vllm.parallel.rule import rule, spreads_experts
+from hardpoint_vllm.platform.settings import prepare
 
 
 class HardpointCpuPlatform(CpuPlatform):  # type: ignore[misc]
@@ -26,8 +26,7 @@ class HardpointCpuPlatform(CpuPlatform):  # type: ignore[misc]
         sleep.choose(vllm_config)
         if chosen == "auto":
             vllm_config.parallel_config.worker_cls = "hardpoint_vllm.parallel.cpu_worker.HardpointCpuWorker"
-        if spreads_experts(vllm_config) and not rule().async_scheduling:
-            vllm_config.scheduler_config.async_scheduling = False
+        prepare(vllm_config, host_memory=True)
 
     def is_sleep_mode_available(self) -> bool:
         """Host memory is given back and fetched again by `hardpoint_vllm.sleep`."""

@@ -97,6 +97,6 @@ def test_no_barrier_by_other_rules_or_in_a_capture(
     monkeypatch: pytest.MonkeyPatch, happened: list[str], capturing: bool
 ) -> None:
     monkeypatch.setattr(all2all, "rule", lambda: DpRule(barrier_before_moe=capturing))
-    monkeypatch.setattr(all2all, "_capturing", lambda: capturing)
+    monkeypatch.setattr(all2all, "capturing", lambda: capturing)
     calls()
     assert happened == ["dispatch_router_logits", "dispatch", "combine"]
