@@ -26,13 +26,14 @@ def explain_nan(reports: Sequence[Report], clean: Sequence[Report] = ()) -> Expl
     origins = [report for report in bad if report.where == "after" and report.input_clean]
     firsts = _first_per_rank_and_step(origins)
     arrived = [report for report in _first_per_rank_and_step(bad) if report not in firsts and report.where == "before"]
-    told = [_origin(report, masks, firsts[:number]) for number, report in enumerate(firsts)]
+    states = [report for report in bad if report.where == "state"]
+    told = [_origin(report, masks, firsts[:number], states) for number, report in enumerate(firsts)]
     told += [_miscounted(report) for report in masks if not any(_same_step(report, first) for first in firsts)]
     return Explanation(
         subject="nan",
         summary=_summary(firsts, masks, bad),
         origins=tuple(told),
-        followed=tuple(_followed(bad, firsts)),
+        followed=tuple(_followed([report for report in bad if not _state_of(report, firsts)], firsts)),
         unproven=tuple(_unproven(reports, bad, arrived)),
         differences=tuple(_differences(reports, clean)),
         columns=_COLUMNS,
@@ -76,7 +77,12 @@ def _title(report: Report) -> str:
     return f"{report.elements} elements after {kind} {report.layer} in {report.phase} on dp_rank {report.ranks.dp}"
 
 
-def _origin(report: Report, masks: Sequence[Report], earlier: Sequence[Report]) -> Origin:
+def _state_of(state: Report, layers: Sequence[Report]) -> bool:
+    """Whether `state` is what one of `layers` read, and so is told with it."""
+    return state.where == "state" and any(_same_step(state, each) and state.layer == each.layer for each in layers)
+
+
+def _origin(report: Report, masks: Sequence[Report], earlier: Sequence[Report], states: Sequence[Report]) -> Origin:
     evidence = [
         f"{report.ranks}, step {report.step}, {report.phase}: {report.elements} values of {list(report.shape)} "
         f"{report.place} ({report.layer_name}) are no numbers, in {rows_in_words(report.rows)}; its input was clean.",
@@ -94,7 +100,7 @@ def _origin(report: Report, masks: Sequence[Report], earlier: Sequence[Report]) 
     if report.padding_rows and not report.real_rows:
         return _padding(report, evidence)
     if report.layer_kind == "gdn":
-        return _state(report, evidence)
+        return _state(report, evidence, next((state for state in states if _state_of(state, [report])), None))
     if report.layer_kind == "moe":
         return Origin(
             _title(report),
@@ -137,7 +143,7 @@ def _padding(report: Report, evidence: list[str]) -> Origin:
     return Origin(_title(report), tuple(evidence), rule, advice)
 
 
-def _state(report: Report, evidence: list[str]) -> Origin:
+def _state(report: Report, evidence: list[str], state: Report | None) -> Origin:
     width = report.shape[1] if len(report.shape) > 1 else 0
     part = [f"{count} of {width} in row {row}" for row, count in zip(report.rows, report.counts, strict=True)]
     evidence.append(
@@ -145,17 +151,38 @@ def _state(report: Report, evidence: list[str]) -> Origin:
         if any(count < width for count in report.counts)
         else "Real rows are hit as a whole."
     )
-    return Origin(
-        _title(report),
-        tuple(evidence),
+    rule = (
         "A request without state reads zero, and a slot is reset when it is given out (AttentionBuffers.read_state, "
-        "reset_state).",
-        "Reset the state of a slot when a request gets it, and mask what a new request reads with where.",
-        (
-            "whether the slot of that request was never initialised, or whether an earlier step wrote NaN into it "
-            "(through a MoE combine, for example): the state itself is not scanned",
-        ),
+        "reset_state)."
     )
+    advice = "Reset the state of a slot when a request gets it, and mask what a new request reads with where."
+    which = (
+        "whether the slot of that request was never initialised, or whether an earlier step wrote NaN into it "
+        "(through a MoE combine, for example)"
+    )
+    if report.state_clean:
+        evidence.append(
+            "The state that it read was scanned before the layer, and was clean: the layer made the values."
+        )
+        rule = "A kernel gives finite values for finite input and finite state, and writes every row of a real token."
+        advice = "Run the same batch with HARDPOINT_BACKEND=cpu, or with another GDN kernel, and compare."
+        return Origin(
+            _title(report),
+            tuple(evidence),
+            rule,
+            advice,
+            ("whether a kernel or the weights of the layer are to blame",),
+        )
+    if report.state_clean is None:
+        return Origin(_title(report), tuple(evidence), rule, advice, (f"{which}: the state itself was not scanned",))
+    slots = "" if state is None else f", of {_requests(state)}"
+    evidence.append(f"The state that it read held values that are no numbers before the layer ran{slots}.")
+    return Origin(_title(report), tuple(evidence), rule, advice, (which,))
+
+
+def _requests(state: Report) -> str:
+    rows = ", ".join(map(str, state.rows))
+    return f"request{'' if len(state.rows) == 1 else 's'} {rows} of the batch ({state.elements} values)"
 
 
 def _apart(report: Report, earlier: Sequence[Report]) -> str:

@@ -39,6 +39,7 @@ class _Place:
     where: str
     shape: tuple[int, ...] = ()
     dtype: str = ""
+    step: int = -1  # that it was last scanned in
 
 
 class Probe:
@@ -63,7 +64,12 @@ class Probe:
         say: Callable[[str], object] = _logger.warning,
     ) -> None:
         self._modes, self._ranks, self._rows, self._folder, self._say = modes, ranks, rows, folder, say
-        self._places = [_Place(layer, where) for layer in layers for where in ("before", "after")]
+        # Of a GDN layer the state that it reads, last: the place before ``after`` has to be its input.
+        self._places = [
+            _Place(layer, where)
+            for layer in layers
+            for where in ("before", "after", *(("state",) if layer.kind == "gdn" else ()))
+        ]
         self._index = {(place.layer.name, place.where): number for number, place in enumerate(self._places)}
         self._scan: RowScan | None = None
         self._batch: Batch | None = None
@@ -82,7 +88,7 @@ class Probe:
             self._check(batch, rows)
 
     def look(self, layer_name: str, where: str, tensor: torch.Tensor) -> None:
-        """Scan `tensor` ``[rows, ...]`` before or after a layer."""
+        """Scan `tensor` ``[rows, ...]`` before or after a layer, or, ``state``, the slots that a GDN layer reads."""
         if self._batch is None or "nan" not in self._modes:
             return
         if self._scan is None:
@@ -92,6 +98,7 @@ class Probe:
         number = self._index[layer_name, where]
         place = self._places[number]
         place.shape, place.dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+        place.step = self._step
         self._scan.look(number, tensor)
 
     def end(self) -> None:
@@ -122,8 +129,10 @@ class Probe:
         for number, place in enumerate(self._places):
             bad = [(row, count) for row, count in enumerate(table[number]) if count]
             if bad:
-                before = table[number - 1] if place.where == "after" else None
-                self._report(step, batch, place, bad, None if before is None else not any(before))
+                after = place.where == "after"
+                clean = not any(table[number - 1]) if after else None
+                state = after and place.layer.kind == "gdn" and self._places[number + 1].step == step
+                self._report(step, batch, place, bad, clean, not any(table[number + 1]) if state else None)
 
     def _check(self, batch: Batch, rows: int) -> None:
         faults = check_token_counts(
@@ -148,7 +157,13 @@ class Probe:
         self._write(report, f"{'; '.join(report.faults)}" if faults else "")
 
     def _report(
-        self, step: int, batch: Batch, place: _Place, bad: list[tuple[int, int]], input_clean: bool | None
+        self,
+        step: int,
+        batch: Batch,
+        place: _Place,
+        bad: list[tuple[int, int]],
+        input_clean: bool | None,
+        state_clean: bool | None,
     ) -> None:
         if not self._first("nan", place.layer.kind, place.where, batch.phase):
             return
@@ -169,6 +184,7 @@ class Probe:
             rows=tuple(row for row, _ in bad),
             counts=tuple(count for _, count in bad),
             input_clean=input_clean,
+            state_clean=state_clean,
         )
         padding, real = len(report.padding_rows), len(report.real_rows)
         self._write(

@@ -45,7 +45,7 @@ class Report:
         layer: number of the layer in the model, -1 for none.
         layer_kind: ``attention``, ``gdn`` or ``moe``.
         layer_name: as the host calls it.
-        where: ``before`` or ``after`` the layer.
+        where: ``before`` or ``after`` the layer; ``state`` of a GDN layer: what it read of its slots, a row a request.
         phase: prefill, decode or mixed.
         shape: of the scanned tensor, ``[rows, width]``.
         dtype: of it.
@@ -53,6 +53,7 @@ class Report:
         counts: how many in each of these.
         num_actual_tokens, query_start_loc, seq_lens: the batch as its metadata has it.
         input_clean: whether the layer's input had none; None if it was not scanned.
+        state_clean: of a GDN layer, whether the state that it read had none; None if that was not scanned.
         faults: sentences about counts that do not fit each other (`check_token_counts`).
     """
 
@@ -72,6 +73,7 @@ class Report:
     rows: tuple[int, ...] = ()
     counts: tuple[int, ...] = ()
     input_clean: bool | None = None
+    state_clean: bool | None = None
     faults: tuple[str, ...] = ()
 
     @property
@@ -86,18 +88,20 @@ class Report:
 
     @property
     def padding_rows(self) -> tuple[int, ...]:
-        """Those of `rows` that belong to no request."""
-        return tuple(row for row in self.rows if row >= self.real)
+        """Those of `rows` that belong to no request; slots of state are read for requests alone."""
+        return () if self.where == "state" else tuple(row for row in self.rows if row >= self.real)
 
     @property
     def real_rows(self) -> tuple[int, ...]:
         """Those of `rows` that belong to a request."""
-        return tuple(row for row in self.rows if row < self.real)
+        return self.rows if self.where == "state" else tuple(row for row in self.rows if row < self.real)
 
     @property
     def place(self) -> str:
         """``after full attention of layer 3``-like words."""
         kind = {"attention": "attention", "gdn": "GDN", "moe": "MoE"}.get(self.layer_kind, self.layer_kind)
+        if self.where == "state":
+            return f"in the state read by {kind} layer {self.layer}"
         return f"{self.where} {kind} layer {self.layer}" if self.layer >= 0 else self.layer_name
 
     def as_json(self) -> dict[str, Any]:

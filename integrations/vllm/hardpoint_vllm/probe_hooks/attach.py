@@ -15,6 +15,7 @@ from hardpoint.probe.report import reports_folder
 from hardpoint_vllm.patching import wrap
 from hardpoint_vllm.probe_hooks.batch import batch_of
 from hardpoint_vllm.probe_hooks.layers import scanned, watched
+from hardpoint_vllm.probe_hooks.state import state_read
 
 WORKER = "vllm.v1.worker.gpu_worker"
 _logger = logging.getLogger("vllm.hardpoint.probe")
@@ -41,7 +42,11 @@ def attach(runner: Any, vllm_config: Any, ranks: Ranks) -> Probe | None:
     """Hooks on `runner.model`; None, with a word in the log, where they would not run."""
     mode = getattr(vllm_config.compilation_config.mode, "value", vllm_config.compilation_config.mode)
     if mode:
-        _logger.warning("hardpoint probe: hooks do not run in a compiled model; start the engine with enforce_eager")
+        _logger.warning(
+            "hardpoint probe: this model is compiled (mode %s), and hooks do not run in it: no layer, no state and no "
+            "batch is looked at. Start the engine with enforce_eager to see them.",
+            mode,
+        )
         return None
     model = runner.model
     found = watched(model)
@@ -52,6 +57,8 @@ def attach(runner: Any, vllm_config: Any, ranks: Ranks) -> Probe | None:
     probe = Probe(wanted(), layers, ranks, int(runner.max_num_tokens), reports_folder(), _logger.warning)
     model.register_forward_pre_hook(functools.partial(_begin, probe, runner), with_kwargs=True)
     for each in found:
+        if each.layer.kind == "gdn":
+            each.module.register_forward_pre_hook(functools.partial(_state, probe, each.layer.name), with_kwargs=True)
         each.module.register_forward_pre_hook(functools.partial(_before, probe, each.layer.name), with_kwargs=True)
         each.module.register_forward_hook(functools.partial(_after, probe, each.layer.name), with_kwargs=True)
     model.register_forward_hook(functools.partial(_end, probe))
@@ -73,6 +80,14 @@ def _before(probe: Probe, name: str, module: Any, args: Any, kwargs: Any) -> Non
     hidden = scanned(args, kwargs, "hidden_states")
     if hidden is not None:
         probe.look(name, "before", hidden)
+
+
+def _state(probe: Probe, name: str, module: Any, args: Any, kwargs: Any) -> None:
+    from vllm.forward_context import get_forward_context
+
+    state = state_read(module, get_forward_context().attn_metadata)
+    if state is not None:
+        probe.look(name, "state", state)
 
 
 def _after(probe: Probe, name: str, module: Any, args: Any, kwargs: Any, answer: Any) -> None:

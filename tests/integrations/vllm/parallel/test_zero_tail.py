@@ -102,3 +102,43 @@ def test_it_takes_the_place_of_vllms_own_and_only_there() -> None:
         member.clear_override()
     with pytest.raises(AttributeError):
         zero_tail.NO_SUCH_BACKEND  # noqa: B018
+
+
+class ThreeRows(Impl):
+    """A kernel that goes by ``query_start_loc``: it writes three rows, whatever the count says."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        args[6][:3] = 1.0
+        return args[6]
+
+
+def test_a_capture_clears_all_of_it_before_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph is captured at the padded count, where no tail is seen, and replayed with fewer tokens."""
+    impl = zero_tail._implementation(ThreeRows)()
+    metadata = SimpleNamespace(num_actual_tokens=5)
+    left = torch.full((5, 2), NAN)
+    impl.forward(None, None, None, None, None, metadata, left)
+    assert left[3:].isnan().all(), "by the count alone nothing is past the tokens"
+    monkeypatch.setattr(zero_tail, "capturing", lambda: True)
+    output = torch.full((5, 2), NAN)
+    impl.forward(None, None, None, None, None, metadata, output)
+    assert output[:3].eq(1).all()
+    assert output[3:].eq(0).all()
+
+
+def test_where_full_graphs_are_on_the_count_stays_and_the_real_one_is_kept_beside_it() -> None:
+    class Keeps(Builder):
+        def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
+            return SimpleNamespace(num_actual_tokens=common_attn_metadata.num_actual_tokens)
+
+    made = zero_tail._builder(Keeps)()
+    common = SimpleNamespace(num_actual_tokens=5, query_start_loc_cpu=torch.tensor([0, 1, 3]))
+    mode = SimpleNamespace(has_full_cudagraphs=lambda: True)
+    made.vllm_config = SimpleNamespace(compilation_config=SimpleNamespace(cudagraph_mode=mode))
+    metadata = made.build(0, common)
+    assert (metadata.num_actual_tokens, getattr(metadata, zero_tail.REAL)) == (5, 3)
+    output = torch.full((5, 2), NAN)
+    zero_tail._implementation(ThreeRows)().forward(None, None, None, None, None, metadata, output)
+    assert output[3:].eq(0).all(), "an eager step of such an engine is cleared past the real tokens"
+    mode.has_full_cudagraphs = lambda: False
+    assert made.build(0, common).num_actual_tokens == 3
