@@ -9,6 +9,7 @@ from hardpoint import Backend, BackendInfo, Probe, hookimpl
 
 if TYPE_CHECKING:
     from hardpoint.conformance import ExtraCase
+    from hardpoint.launcher import KernelOffer, Refusal
 
 
 @hookimpl
@@ -35,6 +36,15 @@ def hardpoint_backend(options: Mapping[str, Any]) -> Backend:
     from hardpoint_npu.backend import build
 
     return build(options)
+
+
+@hookimpl
+def hardpoint_kernel(op: str, backend: Backend) -> KernelOffer | Refusal | None:
+    if backend.info.name != "npu":
+        return None
+    from hardpoint_npu.kernels import offer
+
+    return offer(op)
 
 
 @hookimpl
