@@ -207,8 +207,14 @@ def _check_storage(found: _Findings, destination: Destination, rank: int) -> Non
     """That parts and padding fill the grid exactly, and that the grid is the storage, each element once."""
     grid, strides = destination.grid, destination.strides
     where = f"parameter {destination.parameter} {list(destination.shape)} on rank {rank}"
+    for part in destination.parts:
+        sentence = _beyond_its_tensor(part, len(grid), where)
+        if sentence:
+            found.add("coverage", destination.parameter, rank, sentence)
+            return
     if (
-        volume(grid) != volume(destination.shape)
+        len(strides) != len(grid)
+        or volume(grid) != volume(destination.shape)
         or not injective(grid, strides)
         or extent(grid, strides) != volume(grid)
     ):
@@ -221,7 +227,7 @@ def _check_storage(found: _Findings, destination: Destination, rank: int) -> Non
         return
     boxes = (*(part.box for part in destination.parts), *destination.zeros)
     for number, (lows, sizes) in enumerate(boxes):
-        if len(lows) != len(grid) or any(
+        if {len(lows), len(sizes)} != {len(grid)} or any(
             low < 0 or size < 1 or low + size > end for low, size, end in zip(lows, sizes, grid, strict=True)
         ):
             found.add(
@@ -241,6 +247,19 @@ def _check_storage(found: _Findings, destination: Destination, rank: int) -> Non
         both = " and ".join(_source(destination, number) for number in fault.boxes[:2])
         sentence = f"Element {list(fault.at)} of the grid {list(grid)} of {where} would be written twice, by {both}."
     found.add("coverage", destination.parameter, rank, sentence)
+
+
+def _beyond_its_tensor(part: Part, axes: int, where: str) -> str:
+    """Why a part is no box of its tensors, empty if it is one: what lies beside them is not a receiver's to read."""
+    if not part.tensors or {len(part.lows), len(part.sizes), len(part.strides)} != {axes}:
+        return f"A part of {where} does not name its tensors, or a number for each of {axes} axes."
+    last = part.offset + extent(part.sizes, part.strides)
+    if part.offset < 0 or min(part.strides, default=0) < 0 or last > volume(part.shape):
+        return (
+            f"A part of {where} reads elements {part.offset} to {last - 1} of {part.tensors[0]}, which has "
+            f"{volume(part.shape)} in its shape {list(part.shape)}."
+        )
+    return ""
 
 
 def _source(destination: Destination, box: int) -> str:

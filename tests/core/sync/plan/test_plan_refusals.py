@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -161,6 +162,32 @@ def test_a_declaration_that_does_not_cover_its_storage_once(
     with pytest.raises(PlanRefused) as caught:
         make_plan(offer, [Receiver(1, (destination,))])
     assert {refusal.kind for refusal in caught.value.refusals} == {"coverage"}
+    assert said in str(caught.value) and "w [8, 2] on rank 1" in str(caught.value)
+
+
+def odd(**changes: Any) -> Part:
+    """The second half of the grid, wrongly."""
+    return part("b", 4, 4)._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("second", "zeros", "said"),
+    [
+        (odd(offset=1), (), "reads elements 1 to 8 of b, which has 8 in its shape [4, 2]"),
+        (odd(strides=(4, 1)), (), "reads elements 0 to 13 of b, which has 8"),
+        (odd(strides=(2,)), (), "or a number for each of 2 axes"),
+        (odd(tensors=()), (), "does not name its tensors"),
+        (odd(sizes=(4, 2, 1)), (), "or a number for each of 2 axes"),
+        (odd(), (((0,), (1, 1)),), "beyond the grid"),
+        (odd(), (((0, 0), (1,)),), "beyond the grid"),
+    ],
+)
+def test_a_declaration_that_reads_beside_its_tensor_or_is_no_box(second: Part, zeros: Any, said: str) -> None:
+    """The trainer's memory beside a tensor must not travel, and a strange declaration is refused, not stumbled over."""
+    destination = Destination("w", "bfloat16", (8, 2), (8, 2), (2, 1), (part("a", 0, 4), second), zeros)
+    offer = Offer(tuple(TensorSpec(name, (4, 2), "bfloat16") for name in "ab"))
+    with pytest.raises(PlanRefused) as caught:
+        make_plan(offer, [Receiver(1, (destination,))])
     assert said in str(caught.value) and "w [8, 2] on rank 1" in str(caught.value)
 
 
