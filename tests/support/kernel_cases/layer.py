@@ -163,18 +163,18 @@ def case_left_to_vllm(device: str) -> None:
 
 
 def case_refused(device: str) -> None:
-    """Not offered: with a name it is an error that says why; a weight that moved is bound anew."""
-    layer = make(device, "prefill", lambda op: [Refusal(op, "hardpoint", "requires compute capability 8.0")])
-    facts = metadata(device, 0, (8,))
-    context.attn_metadata = {layer.prefix: facts}
-    given = tokens(HEADS, 8, half_of(device))
-    args = (given["mixed_qkv"].to(device), given["b"].to(device), given["a"].to(device))
-    try:
-        layer._forward_core(*args, torch.zeros(8, 2, 64, dtype=half_of(device), device=device))
-    except RuntimeError as error:
-        assert "requires compute capability 8.0" in str(error) and "HARDPOINT_KERNELS" in str(error)
-    else:
-        raise AssertionError("was not refused")
+    """Not offered: a layer that asks for it by name is not made, and says why; a weight that moved is bound anew."""
+    make(device, "auto", lambda op: [Refusal(op, "hardpoint", "requires compute capability 8.0")])
+    for answer, words in (
+        (lambda op: [Refusal(op, "hardpoint", "requires compute capability 8.0")], "requires compute capability 8.0"),
+        (lambda op: [], "no plugin offers it"),
+    ):
+        try:
+            make(device, "prefill", answer)
+        except RuntimeError as error:
+            assert words in str(error) and "HARDPOINT_KERNELS asks for hardpoint's gdn_prefill" in str(error)
+        else:
+            raise AssertionError("was not refused")
     layer = make(device, "all")
     run_core(layer, device, 0, (3,))
     layer.weights.conv_weight.mul_(0.5)  # in place: the same storage, seen at once

@@ -43,6 +43,28 @@ def choose(
     return None if mode == "off" else _choose(op, _rounded(shape), mode, _name(device), peer)
 
 
+def require(op: str) -> None:
+    """RuntimeError with the reason if ours for `op` is not offered here: a layer that asks for it is not even made.
+
+    Asked when the layer is made, since on some platforms (vLLM's CPU) it takes a path that never asks.
+    """
+    ours, why = _ours(op)
+    if ours is None:
+        raise RuntimeError(_unmet(op, why))
+
+
+def _ours(op: str) -> tuple[KernelOffer | None, str]:
+    """Our offer for `op`, or None and why there is none."""
+    found = answers(op)
+    ours = next((a for a in found if isinstance(a, KernelOffer) and a.provider == OURS), None)
+    why = next((a.reason for a in found if isinstance(a, Refusal) and a.provider == OURS), "no plugin offers it")
+    return ours, why
+
+
+def _unmet(op: str, why: str) -> str:
+    return f"{VARIABLE} asks for hardpoint's {op}, but {why}. Unset it to run vLLM's own."
+
+
 def _rounded(shape: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
     """Sizes of batches up to a power of two, so that few questions are asked."""
     batch = ("requests", "tokens", "sequences")
@@ -53,12 +75,10 @@ def _rounded(shape: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
 def _choose(
     op: str, shape: tuple[tuple[str, int], ...], mode: Mode, device: str, peer: str
 ) -> Callable[..., Any] | None:
-    found = answers(op)
-    ours = next((a for a in found if isinstance(a, KernelOffer) and a.provider == OURS), None)
+    ours, why = _ours(op)
     if ours is None:
-        why = next((a.reason for a in found if isinstance(a, Refusal) and a.provider == OURS), "no plugin offers it")
         if mode == "on":
-            raise RuntimeError(f"{VARIABLE} asks for hardpoint's {op}, but {why}. Unset it to run vLLM's own.")
+            raise RuntimeError(_unmet(op, why))
         _logger.info("hardpoint: %s stays vLLM's: %s", op, why)
         return None
     if mode == "on":

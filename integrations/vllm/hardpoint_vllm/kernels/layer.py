@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hardpoint.selection import get_backend
-from hardpoint_vllm.kernels.choice import choose
+from hardpoint_vllm.kernels.choice import choose, require
 from hardpoint_vllm.kernels.wanted import Mode, Part, wanted
 
 NULL_BLOCK = 0  # vllm/v1/attention/backends/utils.py: NULL_BLOCK_ID
@@ -26,6 +26,12 @@ def with_kernels(layer: type) -> type:
     modes = wanted()
     if layer.__name__ not in LAYERS or set(modes.values()) == {"off"}:
         return layer
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        for part, mode in modes.items():
+            if mode == "on":
+                require(f"gdn_{part}")
+        layer.__init__(self, *args, **kwargs)  # type: ignore[misc]
 
     def decode(
         self: Any, mixed_qkv: torch.Tensor, b: torch.Tensor, a: torch.Tensor, core_attn_out: torch.Tensor,
@@ -43,7 +49,7 @@ def with_kernels(layer: type) -> type:
             layer._forward_core(self, mixed_qkv, b, a, core_attn_out)  # type: ignore[attr-defined]
 
     return type(layer.__name__, (layer,), {
-        "_forward_core_decode_non_spec": decode, "_forward_core": core, "__module__": __name__,
+        "__init__": init, "_forward_core_decode_non_spec": decode, "_forward_core": core, "__module__": __name__,
         "__doc__": layer.__doc__,
     })  # fmt: skip
 
