@@ -22,7 +22,10 @@ CAPABILITIES = Capabilities(
     ranks_share_device=True,
     # Pages go back to the system by madvise (core's `HostMemoryMap`), which is Linux's.
     sleep=sys.platform.startswith("linux"),
-    extras={"compares_calls": "ranks compare op, shape, dtype and root of a collective before data moves"},
+    extras={
+        "compares_calls": "ranks compare op, shape, dtype and root of a collective before data moves",
+        "all_to_all": "rows to every rank by counts of their own, gloo's alltoall_base; counts are compared too",
+    },
 )
 
 

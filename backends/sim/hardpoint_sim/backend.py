@@ -62,7 +62,10 @@ CAPABILITIES = Capabilities(
     sleep=True,
     streams=True,
     ranks_share_device=True,  # a simulated device belongs to one process: every process has its own sim:0
-    extras={"compares_calls": "ranks compare op, shape, dtype and root of a collective before data moves"},
+    extras={
+        "compares_calls": "ranks compare op, shape, dtype and root of a collective before data moves",
+        "all_to_all": "rows to every rank by counts of their own, gloo's alltoall_base; counts are compared too",
+    },
 )
 
 

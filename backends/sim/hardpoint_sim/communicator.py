@@ -85,6 +85,24 @@ class SimCommunicator:
             lambda: self.inner.reduce_scatter_ragged(result, host, counts, op=op, deadline=deadline),
         )
 
+    def all_to_all(
+        self,
+        output: torch.Tensor,
+        tensor: torch.Tensor,
+        /,
+        send_counts: Sequence[int],
+        receive_counts: Sequence[int],
+        *,
+        deadline: float | None = None,
+    ) -> None:
+        result, host = self._read("all_to_all", output, tensor)
+        self._write(
+            "all_to_all",
+            output,
+            result,
+            lambda: self.inner.all_to_all(result, host, send_counts, receive_counts, deadline=deadline),
+        )
+
     def all_reduce(self, tensor: torch.Tensor, /, *, op: str = "sum", deadline: float | None = None) -> None:
         (host,) = self._read("all_reduce", tensor)
         self._write("all_reduce", tensor, host, lambda: self.inner.all_reduce(host, op=op, deadline=deadline))

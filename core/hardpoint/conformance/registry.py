@@ -21,6 +21,7 @@ PART_ORDER = (
     "device",
     "streams",
     "communicator",
+    "all_to_all",
     "launcher",
     "moe_layout",
     "box_kernels",
