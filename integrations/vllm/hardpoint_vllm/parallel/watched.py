@@ -3,7 +3,9 @@
 Put it before vLLM's class: ``class C(Watched, CpuCommunicator)``. It is an official seam
 (`get_device_communicator_cls`), and below the custom ops that a compiled model calls, so compiled models are seen too;
 what Dynamo traces itself is not.
-Sends and receives of a pipeline stage are not recorded: two ranks of a group see them differently.
+Where a call is only issued (a device), nobody can raise for a rank that is absent, and so calls are recorded only where
+``HARDPOINT_RECORDS`` asks for records; else the cost is one look at an attribute. Sends and receives of a pipeline
+stage are not recorded: two ranks of a group see them differently.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 
+from hardpoint.communicator import records_folder
 from hardpoint_vllm.parallel.group_watch import Form, GroupWatch, presence
 
 
@@ -21,6 +24,10 @@ class Watched:
     """Mixin; vLLM's communicator is behind it and has `ranks`, `rank_in_group`, `unique_name`, `device_group`."""
 
     blocking = False
+
+    @cached_property
+    def _seen(self) -> bool:
+        return self.blocking or records_folder() is not None
 
     @cached_property
     def group_watch(self) -> GroupWatch:
@@ -52,7 +59,7 @@ class Watched:
         super().destroy()  # type: ignore[misc]
 
     def _watch(self, op: str, input_: Any, stock: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not self._seen:
             return stock(input_, *args, **kwargs)
         first = input_[0] if isinstance(input_, list) else input_
         return self.group_watch.run(op, Form(first), lambda: stock(input_, *args, **kwargs))
@@ -71,7 +78,7 @@ class WatchedRagged(Watched):
         return self._ragged("reduce_scatterv", input_, super().reduce_scatterv, args, kwargs)  # type: ignore[misc]
 
     def _ragged(self, op: str, input_: Any, stock: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not self._seen:
             return stock(input_, *args, **kwargs)
         first = input_[0] if isinstance(input_, list) else input_
         form = f"{str(first.dtype).removeprefix('torch.')} [*, {', '.join(map(str, first.shape[1:]))}]"

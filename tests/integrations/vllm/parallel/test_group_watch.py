@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,7 +64,16 @@ class Device(WatchedRagged, Stock):
     pass
 
 
-def test_every_collective_is_on_record_and_answers_as_before() -> None:
+def test_on_a_device_nothing_is_recorded_unless_records_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARDPOINT_RECORDS", raising=False)
+    group, tensor = Device(), torch.ones(2)
+    assert group.all_reduce(tensor) is tensor
+    assert group.all_gatherv(tensor, sizes=[2, 2]) == (tensor, [2, 2])
+    assert "group_watch" not in vars(group)
+
+
+def test_every_collective_is_on_record_and_answers_as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HARDPOINT_RECORDS", str(tmp_path))
     group, tensor = Device(), torch.ones(3, 4, dtype=torch.bfloat16)
     assert group.all_reduce(tensor) is tensor
     assert group.all_gather(tensor, 0) == (tensor, 0)
