@@ -38,9 +38,13 @@ def install() -> bool:
 
 
 def choose(vllm_config: Any) -> None:
-    """Have an engine with sleep mode sleep with this package; vLLM has no flag for it."""
-    model = vllm_config.model_config
-    if model is not None and model.enable_sleep_mode and hasattr(model, "sleep_mode_backend"):
+    """Have an engine with sleep mode sleep with this package if the backend claims sleep; vLLM has no flag for it."""
+    import hardpoint
+
+    model = getattr(vllm_config, "model_config", None)
+    if model is None or not model.enable_sleep_mode or not hasattr(model, "sleep_mode_backend"):
+        return
+    if hardpoint.get_backend().capabilities.sleep:
         model.sleep_mode_backend = NAME
 
 

@@ -29,7 +29,8 @@ class WorkerHost:
                 "a weight update is under way, and sleep would tear it: finish the update or start the trainer's "
                 "session anew, then sleep"
             )
-        adopt(self._memory, self._worker)
+        if isinstance(self._memory, HostMemoryMap):  # on a device only what was allocated in a pool can sleep
+            adopt(self._memory, self._worker)
 
     def drain(self, deadline: float) -> None:
         """Wait for the previous step's sends to the next pipeline stage, which vLLM waits for at its next step only."""

@@ -6,8 +6,18 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
+from hardpoint.backend import Backend
 from hardpoint.errors import LifecycleError
-from hardpoint.lifecycle import Account, AloneVoter, Deadlines, Health, Lifecycle, LifecycleParts, StoreVoter
+from hardpoint.lifecycle import (
+    Account,
+    AloneVoter,
+    Deadlines,
+    Health,
+    Lifecycle,
+    LifecycleParts,
+    MemoryMap,
+    StoreVoter,
+)
 from hardpoint_vllm.sleep import settings
 from hardpoint_vllm.sleep.host import WorkerHost
 from hardpoint_vllm.sleep.memory import KV_CACHE, TAGS
@@ -85,17 +95,18 @@ class Seat:
             import hardpoint
 
             backend = hardpoint.get_backend()
+            memory = memory_of(self._worker, backend)
             for tag in TAGS:  # known from the start; the tensors follow with each sleep
-                backend.memory_map.adopt(tag, {})
+                memory.adopt(tag, {})
             wait = settings.step_seconds()
             self._voter = self._open(call.store, wait)
             self._lifecycle = Lifecycle(
                 LifecycleParts(
-                    memory=backend.memory_map,
+                    memory=memory,
                     device=backend.device,
                     device_index=self._worker.device.index or 0,
                     voter=self._voter or AloneVoter(),
-                    host=WorkerHost(self._worker, backend.memory_map),
+                    host=WorkerHost(self._worker, memory),
                     deadlines=Deadlines(steps=wait),
                     volatile=frozenset({KV_CACHE}),
                     keep_copies=settings.keeps_copies(),
@@ -122,6 +133,15 @@ class Seat:
                 f"reached: {str(error).splitlines()[0]}"
             ) from error
         return StoreVoter(store, rank, world)
+
+
+def memory_of(worker: Any, backend: Backend) -> MemoryMap:
+    """Where the worker's weights and caches lie: in vLLM's own allocator on CUDA, in the backend's part elsewhere."""
+    if backend.info.device_type != "cuda":
+        return backend.memory_map
+    from hardpoint_vllm.sleep.cumem import memory_map
+
+    return memory_map(worker, backend)
 
 
 def seat_of(worker: Any) -> Seat:
