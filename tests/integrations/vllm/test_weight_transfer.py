@@ -208,6 +208,9 @@ def test_auto_takes_what_fits_and_says_so(modes: Answer, stock: Any) -> None:
 def test_off_that_is_refused_before_a_byte_moves_loses_nothing(modes: Answer, stock: Any) -> None:
     assert EXPERT in modes["off"]["refused"]["error"]
     assert modes["off"]["refused"]["tokens"] == stock[2]
+    assert "it is epoch 15, the caller of update_weights expects 99" in modes["off"]["wrong epoch"]["error"]
+    assert modes["off"]["wrong epoch"]["untouched"]
+    assert modes["off"]["wrong epoch"]["tokens"] == stock[2]
 
 
 @pytest.mark.parametrize("fault", ["truncated", "commit"])

@@ -46,6 +46,9 @@ def modes(llm: Any, trainer: Trainer, one: str, two: str) -> dict[str, Any]:
     found["auto"] = update(llm, trainer, one, 13) | {"chosen": chosen[-1]}
     found["off"] = {"good": update(llm, trainer, two, 14, mode="off") | {"tokens": tokens(llm)}}
     found["off"]["refused"] = update(llm, trainer, one, 15, "missing expert", mode="off") | {"tokens": tokens(llm)}
+    old = bits(model)
+    said = update(llm, trainer, one, 15, mode="off", epoch=99)
+    found["off"]["wrong epoch"] = said | {"untouched": bits(model) == old, "tokens": tokens(llm)}
     for fault, number, next_mode in (("truncated", 15, "shadow"), ("commit", 17, "off")):
         if fault == "commit":
             break_load(model)

@@ -83,5 +83,17 @@ def test_another_epoch_than_the_caller_expects_is_refused() -> None:
         assert waiting.result(5.0) is BAD
 
 
+def test_another_epoch_is_refused_before_an_update_in_place_begins() -> None:
+    it = gate()
+    it.announce(3)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(it.wait, 5.0, lambda: None, 4)
+        with pytest.raises(SyncError, match="it is epoch 3, the caller of update_weights expects 4"):
+            it.pause()
+        it.resume()
+        it.ended(BAD)
+        assert waiting.result(5.0) is BAD
+
+
 def _fail() -> None:
     raise MemoryError("no room")

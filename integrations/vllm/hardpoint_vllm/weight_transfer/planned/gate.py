@@ -52,6 +52,7 @@ class Gate:
         self._jobs: list[_Job] = []
         self._ending: tuple[float, Ending] | None = None
         self._expected: int | None = None
+        self._announced: int | None = None
         self._under_way: Callable[[], int | None] = lambda: None
 
     # The participant's side, in the thread that syncs.
@@ -73,9 +74,13 @@ class Gate:
                     "and update_weights while the trainer publishes"
                 )
             self._held = True
-            epoch = self._under_way()
+            epoch = self._under_way() or self._announced  # in place, it is not under way before the worker is here
             if self._expected is not None and epoch is not None and epoch != self._expected:
                 raise SyncError(f"it is epoch {epoch}, the caller of update_weights expects {self._expected}")
+
+    def announce(self, epoch: int) -> None:
+        """A trainer begins an update; it is not known yet whether it can be taken."""
+        self._announced = epoch
 
     def inspect(self, staged: Any) -> None:
         self._inspect(staged)

@@ -7,6 +7,7 @@ gate in `update_weights`, and there the update is put in, voted on and committed
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from hardpoint.device import HostDevice
 from hardpoint.errors import SyncError
 from hardpoint.sync.remote import DataPlane, Directory, ReceiverLink
 from hardpoint.sync.stream import open_link
-from hardpoint.sync.transaction import Participant, Phase, Room, Unplanned, Weights
+from hardpoint.sync.transaction import Message, Outgoing, Participant, Phase, Room, Unplanned, Weights
+from hardpoint.sync.transaction.messages import Begin
 from hardpoint_vllm.weight_transfer.commit import CommitFailed
 from hardpoint_vllm.weight_transfer.planned.gate import Gate
 from hardpoint_vllm.weight_transfer.planned.inspect import refuse_nonfinite_staged
@@ -75,7 +77,8 @@ class PlannedUpdates:
         self._members = tuple(range(1, info.world_size))
         inspect = refuse_nonfinite_staged if info.nonfinite == "refuse" else _anything
         self.gate = Gate(lambda: _room(backend, device, place.beside), inspect, info.deadline * 0.75, self._say)
-        self._participant: Participant = Participant(
+        self._participant: Participant = _Announcing(
+            self.gate.announce,
             Unplanned(place.rank, self._members),
             find=self._find,
             hooks=self.gate,
@@ -162,6 +165,20 @@ class PlannedUpdates:
 
     def _say(self, sentence: str) -> None:
         _logger.info("hardpoint: rank %d: %s", self._place.rank, sentence)
+
+
+class _Announcing(Participant):
+    """Says which epoch begins before anything is done for it."""
+
+    def __init__(self, announce: Callable[[int], None], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._announce = announce
+
+    def receive(self, message: Message, now: float) -> list[Outgoing]:
+        """See `Participant.receive`."""
+        if isinstance(message, Begin):
+            self._announce(message.epoch)
+        return super().receive(message, now)
 
 
 def _room(backend: Backend, device: torch.device, beside: int) -> Room:
