@@ -78,3 +78,20 @@ def test_uneven_load_ends_with_the_tokens_of_one_engine(tmp_path: Path, tp: int,
             assert at is None or gaps[at] < NEAR_TIE, (
                 f"{name} parts at {at}, where one engine was sure by {gaps[at]:.2f}"
             )
+
+
+def test_the_derived_platform_and_attention_are_in_use() -> None:
+    """What an engine process would install, asked in a process of its own."""
+    from hardpoint_vllm.probe import run as installed
+
+    os.environ["HARDPOINT_BACKEND"] = "cuda"
+    try:
+        found = installed(120.0)
+    finally:
+        del os.environ["HARDPOINT_BACKEND"]
+    assert found.error == ""
+    assert found.platform == "HardpointCudaPlatform"
+    rows = {(row["owner"], row["installed"]) for row in found.overrides}
+    assert ("hardpoint_vllm.platform.cuda", True) in rows
+    assert ("hardpoint_vllm.parallel.zero_tail", True) in rows
+    assert ("hardpoint_vllm.parallel.zero_tail", False) not in rows
