@@ -52,7 +52,7 @@ class HardpointCpuCommunicator(Watched, CpuCommunicator):  # type: ignore[misc]
 
     def reduce_scatterv(self, input_: torch.Tensor, dim: int = -1, sizes: list[int] | None = None) -> torch.Tensor:
         """Sum over the ranks of `input_`, of which rank r keeps ``sizes[r]`` slices along `dim`."""
-        rows = input_.movedim(0, dim).contiguous()
+        rows = input_.movedim(dim, 0).contiguous()
         counts = sizes if sizes is not None else [rows.shape[0] // self.world_size] * self.world_size
         output = rows.new_empty((counts[self.rank_in_group], *rows.shape[1:]))
         self.ours.reduce_scatter_ragged(output, rows, counts)
