@@ -85,6 +85,10 @@ class ReceiverLink:
                     _logger.exception("hardpoint: the sync thread of rank %d", self.participant.rank)
                     self.participant.broke(f"weight sync broke on this rank: {describe(error)}")
                 self._changed()
+            if self.participant.under_way is not None:  # nobody would end it any more
+                self.participant.unreachable("this rank was told to take no more part")
+                self._settle()
+                self._changed()
 
     # What happens.
 

@@ -51,3 +51,31 @@ def test_no_memory_for_the_old_values_is_a_refusal(full: int) -> None:
     assert "no host memory for the old values" in outcome.objections[full]
     assert who[full].phase is Phase.SERVING, who[full].reason
     assert contents(storages[full]) == expected(WORLD, LAYOUT, 0)[full]
+
+
+def test_a_link_that_is_closed_in_an_update_leaves_it_with_the_old_weights() -> None:
+    plan, meeting, ended, begun = plan_of("one rank", LAYOUT), sync.serve_store(), threading.Event(), threading.Event()
+
+    def never(*_: Any) -> Any:
+        begun.set()
+        ended.wait(20)
+        raise SyncError("nothing is sent here")
+
+    live = Storages(plan, 1, empty(plan, 1))
+    fill(live, expected("one rank", LAYOUT, 0)[1])
+    who = Participant(live)
+    link, trainer = (
+        ReceiverLink(who, meeting.store, "x", DataPlane(never)),
+        TrainerLink(meeting.store, "x", DataPlane(never)),
+    )
+    updating = threading.Thread(target=lambda: trainer.update(plan, 1, tensors(1), mode=Mode.UNDO, deadline=2.0))
+    updating.start()
+    try:
+        assert begun.wait(10)
+        link.close(10)
+    finally:
+        ended.set()
+        updating.join(20)
+        trainer.close()
+    assert who.under_way is None and who.phase is Phase.SERVING
+    assert contents(live) == expected("one rank", LAYOUT, 0)[1]
