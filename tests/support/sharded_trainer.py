@@ -17,6 +17,7 @@ from support.sync_processes import gloo
 from support.trainer_models import tiny_trainer_moe
 
 LAYOUTS = ("fully_shard", "fully_shard by layer", "tensor parallel", "replicated")
+MESHES = ("experts by rows", "experts by columns")  # FSDP2 over 2 x 2 ranks, experts on two of them
 
 
 class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -76,6 +77,9 @@ def shard(model: Any, layout: str, world: int) -> None:
     from torch.distributed.tensor import Replicate, distribute_tensor
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+    if layout in MESHES:
+        _shard_over_mesh(model, layout)
+        return
     mesh = init_device_mesh("cpu", (world,))
     if layout.startswith("fully_shard"):
         if layout.endswith("by layer"):
@@ -90,6 +94,23 @@ def shard(model: Any, layout: str, world: int) -> None:
         assert layout == "replicated"
         head = model.lm_head
         head.weight = torch.nn.Parameter(distribute_tensor(head.weight.detach(), mesh, [Replicate()]))
+
+
+def _shard_over_mesh(model: Any, layout: str) -> None:
+    """As trainers with expert parallelism do: experts cut over "ep", then by FSDP2 over "dp"; the rest over both."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "ep"))
+    place = (lambda _: Shard(1)) if layout.endswith("columns") else None
+    for layer in model.model.layers:
+        experts = layer.mlp.experts
+        for name, parameter in list(experts.named_parameters(recurse=False)):
+            cut = distribute_tensor(parameter.detach(), mesh["ep"], [Shard(0)])
+            experts.register_parameter(name, torch.nn.Parameter(cut))
+        fully_shard(experts, mesh=mesh["dp"], shard_placement_fn=place)
+    fully_shard(model, mesh=mesh["dp", "ep"]._flatten("all"))
 
 
 def stream_of(store: Any, rank: int, world: int, layout: str, bucket_bytes: int) -> dict[str, Any]:
@@ -112,6 +133,8 @@ def stream_of(store: Any, rank: int, world: int, layout: str, bucket_bytes: int)
             "in manifest order": list(found) == [spec.name for spec in stream.specs],
             "peak": allocated.peak,
             "oversize": stream.oversize,
+            "placed": sorted({str(getattr(of, "placements", "")) for of in model.parameters()}),
+            "largest": max(of.numel() * of.element_size() for of in model.parameters()),
         }
 
 
@@ -164,7 +187,9 @@ def publish_sharded(store: Any, rank: int, world: int, refused: bool) -> Any:
         model = tiny_trainer_moe()
         shard(model, "fully_shard", trainers)
         stream = CheckpointStream(model, bucket_bytes=1 << 14)
-        publisher = WeightPublisher(communicator=gloo, deadline=20.0, bucket_bytes=1 << 14, path="whole") if rank == 0 else None
+        publisher = (
+            WeightPublisher(communicator=gloo, deadline=20.0, bucket_bytes=1 << 14, path="whole") if rank == 0 else None
+        )
         if publisher is not None:
             store.set("port", str(publisher.address[1]))
         said = []

@@ -10,7 +10,7 @@ import torch
 
 from hardpoint_trainers import checkpoint_tensors
 from support.ranks import RankPool
-from support.sharded_trainer import LAYOUTS, publish_sharded, stream_of, uneven_rows
+from support.sharded_trainer import LAYOUTS, MESHES, publish_sharded, stream_of, uneven_rows
 from support.trainer_models import tiny_trainer_moe
 
 BUDGETS = (1 << 20, 1 << 14)  # all at once; a quarter of one fused expert tensor's 32 KiB at a time
@@ -38,6 +38,21 @@ def test_every_rank_gets_the_checkpoint_of_the_unsharded_model_within_the_budget
         assert found["in manifest order"]
         assert found["oversize"] == ()
         assert found["peak"] <= budget
+
+
+@pytest.mark.parametrize("layout", MESHES)
+def test_experts_that_are_cut_over_two_mesh_axes_stay_within_one_bucket(layout: str) -> None:
+    """FSDP2 and expert parallelism at once: no rank ever holds a whole fused tensor, which is two buckets large."""
+    pool, budget = RankPool(4), 1 << 13
+    try:
+        for found in _run(pool, 4, stream_of, layout, budget):
+            assert any(placed.count("Shard") == 2 for placed in found["placed"]), found["placed"]
+            assert found["wrong"] == []
+            assert found["names"] == found["expected"]
+            assert found["oversize"] == ()
+            assert found["peak"] <= budget < found["largest"]
+    finally:
+        pool.close()
 
 
 def test_the_budget_is_what_keeps_memory_low(pool: RankPool) -> None:
