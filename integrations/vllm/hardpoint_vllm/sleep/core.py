@@ -13,7 +13,7 @@ import logging
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import LifecycleError
@@ -30,6 +30,21 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("vllm.hardpoint.sleep")
 # Votes between the first step of an operation and its end: prepare, commit, rollback, admit.
 _ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A sleep that waits for running requests.
+
+    Attributes:
+        future: of its caller.
+        callbacks: those of the core's idle callbacks that belong to it.
+        paused_before: the scheduler was paused before it came, and stays so if it is given up.
+    """
+
+    future: Future[Any]
+    callbacks: list[Callable[..., Any]]
+    paused_before: bool
 
 
 def install() -> bool:
@@ -189,6 +204,7 @@ def _engine_sleep(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(core, level, mode)
         # A second sleep changes nothing, and a scheduler that was paused before stays so.
         paused_before = core.is_scheduler_paused()
+        others = list(core._idle_state_callbacks)  # of a `/pause` that waits too
         try:
             pending = original(core, level, mode)
         except Exception:
@@ -196,7 +212,8 @@ def _engine_sleep(original: Callable[..., Any]) -> Callable[..., Any]:
             raise
         if not isinstance(pending, Future):
             return pending
-        core.hardpoint_pending_sleep = pending
+        own = [one for one in core._idle_state_callbacks if not any(one is other for other in others)]
+        core.hardpoint_pending_sleep = Waiting(pending, own, paused_before)
         pending.add_done_callback(lambda done: _after_drain(core, done, paused_before))
         return pending
 
@@ -232,13 +249,17 @@ def _after_failure(core: Any, paused_before: bool) -> None:
 
 def _cancel(core: Any, sentence: str) -> bool:
     """Give up a sleep that still waits for running requests; they go on. False if it is past that point."""
-    pending: Future[Any] | None = getattr(core, "hardpoint_pending_sleep", None)
-    if pending is None or pending.done():
+    waiting: Waiting | None = getattr(core, "hardpoint_pending_sleep", None)
+    if waiting is None or waiting.future.done():
         return False
-    core._idle_state_callbacks.clear()
+    # A caller of `/pause` may wait for the same idle moment: the sleep takes its own callbacks away and no others.
+    core._idle_state_callbacks[:] = [
+        one for one in core._idle_state_callbacks if not any(one is own for own in waiting.callbacks)
+    ]
     core.hardpoint_pending_sleep = None
-    core.resume_scheduler()
-    pending.set_exception(LifecycleError(sentence))
+    if not waiting.paused_before:
+        core.resume_scheduler()
+    waiting.future.set_exception(LifecycleError(sentence))
     return True
 
 

@@ -73,6 +73,7 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         self._communicator: Communicator | None = None
         self._staged: _Staged | None = None
         self._planned: PlannedUpdates | None = None
+        self._ended: PlannedUpdates | None = None  # of the trainer before: its epoch and phase are this worker's
         self._slot: AdapterSlot | None = None  # of a trainer that sends an adapter alone
         self._adapters: dict[int, Any] = {}  # by slot number, as updates brought them
         self._taken = False  # this session's update has been committed, on path plan
@@ -90,7 +91,7 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         from hardpoint.communicator import Rendezvous
         from hardpoint.communicator.through_host import through_host
 
-        earlier = self._planned
+        earlier = self._planned or self._ended
         if earlier is not None and earlier.under_way is not None:
             raise SyncError(
                 f"The update of epoch {earlier.under_way} by another trainer is under way on rank {earlier.rank}; let "
@@ -211,6 +212,7 @@ class HardpointWeightTransferEngine(WeightTransferEngine[HardpointInitInfo, Hard
         if communicator is not None:
             communicator.close()
         if planned is not None:
+            self._ended = planned
             planned.close()
 
     def _take(self, update_info: HardpointUpdateInfo) -> None:

@@ -95,5 +95,31 @@ def test_another_epoch_is_refused_before_an_update_in_place_begins() -> None:
         assert waiting.result(5.0) is BAD
 
 
+def test_a_job_in_line_ends_when_the_worker_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = gate()
+    wait = it._changed.wait
+    worker: list[int] = []
+
+    def interrupted(timeout: float | None = None) -> bool:
+        answer = wait(timeout)
+        if it._jobs and threading.get_ident() in worker:
+            raise KeyboardInterrupt
+        return answer
+
+    def stand() -> None:
+        worker.append(threading.get_ident())
+        it.wait(5.0, lambda: 3)
+
+    monkeypatch.setattr(it._changed, "wait", interrupted)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(stand)
+        it.pause()
+        asked = pool.submit(it.run, threading.get_ident)
+        with pytest.raises(SyncError, match="left the gate before it did what the update asked"):
+            asked.result(5.0)
+        with pytest.raises(KeyboardInterrupt):
+            waiting.result(5.0)
+
+
 def _fail() -> None:
     raise MemoryError("no room")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ pytest.importorskip("vllm", reason="the integration is tested beside vLLM")
 
 from hardpoint.errors import LifecycleError
 from hardpoint_vllm.sleep import requests
-from hardpoint_vllm.sleep.core import roll_of
+from hardpoint_vllm.sleep.core import _cancel, _engine_sleep, roll_of
 
 
 class _Scheduler:
@@ -126,3 +127,27 @@ def test_other_outputs_pass(reason: str | int | None) -> None:
 
     expected = _output(reason)
     assert asyncio.run(read()) is expected
+
+
+@pytest.mark.parametrize("paused_before", [False, True])
+def test_a_sleep_that_is_given_up_leaves_the_pause_that_waits_beside_it(paused_before: bool) -> None:
+    """Stock registers one idle callback for each; the pause's caller must still hear that the engine came to rest."""
+    core = made_core(sleeping=False)
+    paused, resumed = Future[None](), []
+    core._idle_state_callbacks = [lambda engine: paused.set_result(None)]
+    core.is_scheduler_paused = lambda: paused_before
+    core.resume_scheduler = lambda: resumed.append(True)
+
+    def stock(core: Any, level: int, mode: str) -> Future[None]:
+        core._idle_state_callbacks.append(lambda engine: pytest.fail("the sleep was given up"))
+        return Future()
+
+    pending = _engine_sleep(stock)(core, 1, "wait")
+    assert _cancel(core, "it missed its deadline")
+    with pytest.raises(LifecycleError, match="it missed its deadline"):
+        pending.result(0)
+    for callback in core._idle_state_callbacks:
+        callback(core)
+    assert paused.done()
+    assert bool(resumed) is not paused_before
+    assert not _cancel(core, "again")

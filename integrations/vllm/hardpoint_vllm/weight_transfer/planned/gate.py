@@ -143,6 +143,15 @@ class Gate:
                     self._changed.wait(0.5)
             finally:
                 self._here = self._held = False
+                self._leave_nobody_waiting()
+
+    def _leave_nobody_waiting(self) -> None:
+        """End the jobs that the worker will not do: it was interrupted while they stood in line."""
+        for job in self._jobs:
+            job.error = SyncError("the worker left the gate before it did what the update asked of it")
+            job.done = True
+        self._jobs.clear()
+        self._changed.notify_all()
 
     def _fresh(self, since: float) -> Ending | None:
         if self._ending is None:
