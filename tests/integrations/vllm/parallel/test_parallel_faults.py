@@ -47,6 +47,7 @@ def test_survivors_are_told_who_is_gone(tmp_path: Path, model: str, layout: str,
         assert answer["seconds"] < DEADLINE, "a death is known before the deadline"
     else:
         assert "DeadlineExceeded" in said, said[-4000:]
-        assert "has been silent" in said
+        # The group's watch waits for a beat that does not come; our communicator reads once, and sees that it is late.
+        assert "has been silent" in said or "has not called it" in said
         assert answer["seconds"] < DEADLINE + 15
     assert list(records.glob("*.json")), "the survivor left a record"
