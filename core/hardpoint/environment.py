@@ -69,6 +69,11 @@ VARIABLES: tuple[Variable, ...] = (
         "HARDPOINT_PROBE_REPORTS", "folder of the probe's reports, read by hardpoint explain nan", "hardpoint-reports"
     ),
     Variable(
+        "HARDPOINT_PLATFORM",
+        "vLLM's platform and attention: stock, or derived with padding, collectives and sleep by the backend's rules",
+        "derived on cpu and for a backend with a profile; stock where it has not served yet (cuda, xpu)",
+    ),
+    Variable(
         "HARDPOINT_KERNELS",
         "kernels of GDN layers inside vLLM: off, auto (where measured quicker), all, or a list out of decode, prefill",
         "off",

@@ -48,6 +48,7 @@ def run(folder: Path, tp: int, dp: int, graphs: bool) -> list[dict[str, Any]]:
     environment = {
         **os.environ,
         "HARDPOINT_BACKEND": "cuda",
+        "HARDPOINT_PLATFORM": "derived",
         "PYTHONPATH": str(TESTS),
         "PARALLEL_DEADLINE": "800",
         "PARALLEL_STEPS": str(STEPS),
@@ -80,15 +81,13 @@ def test_uneven_load_ends_with_the_tokens_of_one_engine(tmp_path: Path, tp: int,
             )
 
 
-def test_the_derived_platform_and_attention_are_in_use() -> None:
+def test_the_derived_platform_and_attention_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an engine process would install, asked in a process of its own."""
     from hardpoint_vllm.probe import run as installed
 
-    os.environ["HARDPOINT_BACKEND"] = "cuda"
-    try:
-        found = installed(120.0)
-    finally:
-        del os.environ["HARDPOINT_BACKEND"]
+    monkeypatch.setenv("HARDPOINT_BACKEND", "cuda")
+    monkeypatch.setenv("HARDPOINT_PLATFORM", "derived")
+    found = installed(120.0)
     assert found.error == ""
     assert found.platform == "HardpointCudaPlatform"
     rows = {(row["owner"], row["installed"]) for row in found.overrides}

@@ -22,6 +22,7 @@ def install() -> None:
     Raises:
         BackendUnavailable: ``HARDPOINT_BACKEND`` asks for what this machine or this vLLM cannot give. vLLM does not
             catch it, so the engine does not start.
+        BadVariable: another variable of ours holds what nobody can mean; likewise.
     """
     wanted = mode()
     if wanted is Mode.OFF:
@@ -70,6 +71,7 @@ def _install_all(device_type: str) -> None:
     from hardpoint_vllm.metrics import watch as metrics
     from hardpoint_vllm.moe import unquantized
     from hardpoint_vllm.parallel import exchange, padding, zero_tail
+    from hardpoint_vllm.platform.wanted import derives
     from hardpoint_vllm.triton import gdn
     from hardpoint_vllm.weight_transfer import core_hook, first_load
 
@@ -79,7 +81,7 @@ def _install_all(device_type: str) -> None:
         ("moe.unquantized", unquantized.install),
         ("parallel.padding", padding.install),
         ("parallel.exchange", exchange.install),
-        ("parallel.zero_tail", lambda: zero_tail.install(device_type)),
+        ("parallel.zero_tail", lambda: derives(device_type) and zero_tail.install(device_type)),
         ("weight_transfer.first_load", first_load.install),
         ("weight_transfer.core_hook", core_hook.install),
         ("sleep", sleep.install),
@@ -111,10 +113,17 @@ def _agree() -> tuple[str, str]:
     name = type(current_platform).__name__
     if derived is None or derived.qualname.endswith(f".{name}"):
         return found, name
-    return found, f"vLLM's own {name}, {_why_not_derived()}"
+    return found, f"vLLM's own {name}, {_why_not_derived(found)}"
 
 
-def _why_not_derived() -> str:
+def _why_not_derived(device_type: str) -> str:
+    from hardpoint_vllm.platform.wanted import VARIABLE as PLATFORM
+    from hardpoint_vllm.platform.wanted import derives
+
+    if not derives(device_type):
+        if os.environ.get(PLATFORM):
+            return f"since {PLATFORM}=stock asks for it"
+        return f"since ours for {device_type} has not served on a device yet ({PLATFORM}=derived takes it)"
     if os.environ.get("VLLM_TARGET_DEVICE") == "cpu":
         return "since VLLM_TARGET_DEVICE=cpu makes vLLM skip platform plugins"
     allowed = os.environ.get("VLLM_PLUGINS")

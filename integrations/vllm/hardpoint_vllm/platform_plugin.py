@@ -11,8 +11,11 @@ import logging
 import os
 from collections.abc import Iterable
 
+from hardpoint.environment import BadVariable
 from hardpoint_vllm.mode import Mode, mode
 from hardpoint_vllm.platform import PLATFORMS, Derived
+from hardpoint_vllm.platform.wanted import VARIABLE as PLATFORM
+from hardpoint_vllm.platform.wanted import derives
 from hardpoint_vllm.versions import installed, objection
 
 GROUP = "vllm.platform_plugins"
@@ -39,8 +42,18 @@ def _derived() -> Derived | None:
     found = {name: choose() for name, choose in builtin_platform_plugins.items() if name in PLATFORMS}
     for device_type, qualname in found.items():
         if qualname is not None and qualname == PLATFORMS[device_type].base:
-            return PLATFORMS[device_type]
+            return PLATFORMS[device_type] if _taken(device_type) else None
     return None
+
+
+def _taken(device_type: str) -> bool:
+    try:
+        taken = derives(device_type)
+    except BadVariable:  # the general plugin raises it where vLLM listens
+        return False
+    if not taken:
+        _logger.info("hardpoint: the platform is vLLM's own; %s=derived takes the one for %s", PLATFORM, device_type)
+    return taken
 
 
 def active_others() -> Iterable[str]:

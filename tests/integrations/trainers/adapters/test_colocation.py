@@ -18,4 +18,3 @@ def test_both_sides_go_through_the_host_on_an_accelerator(monkeypatch: pytest.Mo
     factory, terms = colocated("cuda:1", None)
     assert factory is not None
     assert terms == {"transport": "host"}
-
