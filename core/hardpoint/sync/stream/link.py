@@ -6,11 +6,12 @@ nobody waits for the dead. It authenticates nobody: `Stamp` says which session t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hardpoint.communicator import Broadcast, CommunicatorFactory, Rendezvous
-from hardpoint.errors import SyncError
+from hardpoint.errors import CommunicatorError, DeadlineExceeded, SyncError
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Audience = tuple[int, ...]
 TRAINER = 0
+_SHOWN = 8
 
 
 class Link(Protocol):
@@ -49,16 +51,19 @@ class CommunicatorLink:
 
     def send(self, payload: torch.Tensor, audience: Audience, deadline: float, /) -> None:
         """See `Link.send`."""
-        self._of(audience).broadcast(payload, src=0, deadline=deadline)
+        with _named_by_the_update(audience):
+            self._of(audience).broadcast(payload, src=0, deadline=deadline)
 
     def receive(self, payload: torch.Tensor, audience: Audience, deadline: float, /) -> None:
         """See `Link.receive`."""
-        self._of(audience).broadcast(payload, src=0, deadline=deadline)
+        with _named_by_the_update(audience):
+            self._of(audience).broadcast(payload, src=0, deadline=deadline)
 
     def check(self) -> None:
         """See `Link.check`."""
-        for communicator in self._by_audience.values():
-            _call(communicator, "check")
+        for audience, communicator in self._by_audience.items():
+            with _named_by_the_update(audience):
+                _call(communicator, "check")
 
     def close(self) -> None:
         """See `Link.close`."""
@@ -104,6 +109,27 @@ def open_link(
         CommunicatorLink(found).close()
         raise
     return CommunicatorLink(found)
+
+
+@contextlib.contextmanager
+def _named_by_the_update(audience: Audience) -> Iterator[None]:
+    """A communicator counts its own ranks; whoever reads its error knows those of the update."""
+    try:
+        yield
+    except CommunicatorError as error:
+        other = [f"rank {own} is rank {rank}" for own, rank in enumerate(audience, 1) if own != rank]
+        if not other:
+            raise
+        more = f" and so on up to rank {audience[-1]}" if len(other) > _SHOWN else ""
+        where = f"Ranks of this communicator, in the update: {', '.join(other[:_SHOWN])}{more}."
+        sentence = f"{error} {where}"
+        if not isinstance(error, DeadlineExceeded):
+            raise type(error)(sentence) from error
+        members = (TRAINER, *audience)
+        missing = tuple(members[own] for own in error.missing if own < len(members))
+        raise type(error)(
+            sentence, op=error.op, sequence=error.sequence, missing=missing, deadline=error.deadline
+        ) from error
 
 
 def _call(communicator: Any, method: str) -> None:

@@ -63,7 +63,10 @@ def test_a_rank_that_fails_in_the_middle_ends_it_for_all_and_nobody_loses_anythi
     assert len(shared) > 1  # so that there is something left to wait for
     for rank, result in enumerate(run(pool, case)):
         assert result["error"].startswith("Planted" if rank == failing else ("RankLost", "CommunicatorError"))
-        assert f"rank {failing}" in result["error"] or result["error"].startswith("CommunicatorError")
+        # The trainer names who failed, by its rank in the update. A receiver may be talking to the trainer alone at
+        # that time, and learns that the trainer has given up; the votes tell it the rest.
+        named = (f"rank {failing}",) if rank == 0 else (f"rank {failing}", "rank 0 (pid")
+        assert any(who in result["error"] for who in named) or result["error"].startswith("CommunicatorError")
         assert result["held"] == result["before"]
         assert result["seconds"] < DEADLINE / 2
 
