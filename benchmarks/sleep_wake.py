@@ -139,7 +139,7 @@ def main() -> None:
             done = on_ranks(sleep_ranks.stock, world, options.device, nbytes, options.cycles)
             cycle_rows(rows, "vLLM's cumem", done, base, gpu, nbytes)
             rows.append(residual_row(f"vLLM's cumem, {world} ranks", done, nbytes))
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for world in (1, 2, 4):
         group = f"protocol of a transition without the drain, {world} ranks"
         rows.append(Row(group, "allowed at 4 ranks", PROTOCOL_BAR, "ms", reference=True))
@@ -150,13 +150,22 @@ def main() -> None:
                 low, *_, high = statistics.quantiles(seen, n=5)
                 value, bar = statistics.median(seen), 1.0 if world == 4 else None
                 rows.append(Row(group, f"hardpoint, {step}, {kind} vote", value, "ms", (high - low) / 2, bar=bar))
-                lines.setdefault(f"{step}, {'store' if kind == 'no' else kind} vote", []).append((world, value))
+                for over in (kind,) if world > 1 else ("store", "gloo"):  # one rank has nobody to vote with
+                    lines.setdefault(over, {}).setdefault(step, []).append((world, value))
     groups = list(dict.fromkeys(row.group for row in rows))
     rows.sort(key=lambda row: groups.index(row.group))
     save("sleep_wake", rows, options.out)
     allowed = Line("allowed at 4 ranks", [(1, PROTOCOL_BAR), (4, PROTOCOL_BAR)])
-    shown = [Line(name, points) for name, points in lines.items() if "store" in name]
-    draw(options.out / "sleep_wake.svg", [Panel("ms of protocol per transition, by ranks", [*shown, allowed])])
+    draw(
+        options.out / "sleep_wake.svg",
+        [
+            Panel(
+                f"ms of protocol per transition, by ranks; votes over {over}",
+                [*(Line(step, points) for step, points in steps.items()), allowed],
+            )
+            for over, steps in lines.items()
+        ],
+    )
 
 
 if __name__ == "__main__":
