@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -16,6 +16,8 @@ from hardpoint.lifecycle.protocol import MemoryMap
 from hardpoint.lifecycle.states import Action, Asked, Event, Operation, Phase, Raised, Stage, State, Voted, VoteLost
 from hardpoint.lifecycle.step import StepStuck, run_step
 from hardpoint.lifecycle.table import Transition, transition
+
+_logger = logging.getLogger("hardpoint.lifecycle")
 
 
 @dataclass(frozen=True)
@@ -218,8 +220,10 @@ class Lifecycle:
     def _settle(self, operation: Operation, seconds: float) -> Account:
         touched, moved = self._state.touched, 0
         if not self._state.reason and operation.kind != "commit":
-            with contextlib.suppress(Exception):  # the operation is done, and a list that cannot be had undoes nothing
+            try:
                 moved = sum(held.nbytes for held in self._parts.memory.holders() if held.tag in touched)
+            except Exception as error:  # noqa: BLE001 - the operation is done; a list that cannot be had undoes nothing
+                _logger.warning("hardpoint: %s counts as 0 bytes, holders cannot be listed: %s", operation, error)
         return Account(operation.kind, operation.op_id, seconds, dict(self._spent), moved, self._failed)
 
     def _vote(self, left: float) -> Event:

@@ -110,3 +110,22 @@ def test_what_failed_on_another_rank_failed_not_here(lifecycle: Lifecycle, voter
     with pytest.raises(LifecycleError, match="rank 1 objects: no memory"):
         lifecycle.sleep()
     assert lifecycle.account().failed == ""
+
+
+def test_holders_that_cannot_be_listed_are_said_and_undo_nothing(
+    voter: Voter, monkeypatch: pytest.MonkeyPatch, heard: Callable[[str], list[str]]
+) -> None:
+    memory = HostMemoryMap()
+    memory.adopt("weights", {"w": tensor})
+    made = Lifecycle(LifecycleParts(memory=memory, device=HostDevice(), voter=voter, host=Draining()))
+    said = heard("hardpoint.lifecycle")
+
+    def refuse() -> Any:
+        raise OSError("/proc is not mounted")
+
+    monkeypatch.setattr(memory, "holders", refuse)
+    made.sleep()
+    assert made.account().nbytes == 0
+    assert len(said) == 1
+    assert "counts as 0 bytes, holders cannot be listed: /proc is not mounted" in said[0]
+    made.wake()
