@@ -116,8 +116,10 @@ def test_stock_with_experts_on_two_ranks_reads_past_its_weights(run: Callable[..
     answer = run(None, "untaught", TP_EP)
     (rank,) = answer["ranks"]
     if rank["error"] is not None:
-        # By a signal: SIGSEGV mostly, SIGABRT where the heap's own checks come first.
-        assert re.search(r"died unexpectedly \(exit code: -\d+\)", answer["log"]), answer["log"][-4000:]
+        # By a signal: SIGSEGV mostly, SIGABRT where the heap's own checks come first. The engine is told of it by
+        # whoever is quicker: vLLM's watch over the processes, or the other worker, whose connection breaks.
+        told = r"died unexpectedly \(exit code: -\d+\)|Connection (closed|reset) by peer|Broken pipe"
+        assert re.search(told, answer["log"]), answer["log"][-4000:]
     else:
         alone = run("cpu", "untaught", {})
         assert rank["tokens"] != alone["ranks"][0]["tokens"]
